@@ -1,0 +1,5 @@
+//! The `sturn` binary.
+
+fn main() -> std::process::ExitCode {
+    sturn::cli::main()
+}

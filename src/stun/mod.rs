@@ -1,0 +1,4 @@
+//! TODO-SKELETON
+
+#![forbid(unsafe_code)]
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
