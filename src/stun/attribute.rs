@@ -1,0 +1,90 @@
+//! The attributes this server understands.
+
+macro_rules! attributes {
+    ($($(#[$doc:meta])* $name:ident = $code:literal,)*) => {
+        /// An attribute this server understands. Every other attribute below
+        /// 0x8000 makes a request fail with 420 (RFC 8489 section 6.3.1).
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        pub enum Attribute { $($(#[$doc])* $name,)* }
+
+        impl Attribute {
+            /// How many there are; indexes are below it.
+            pub(super) const COUNT: usize = [$($code as u16),*].len();
+
+            /// The type on the wire.
+            pub const fn code(self) -> u16 {
+                match self { $(Self::$name => $code,)* }
+            }
+
+            /// The attribute with this type on the wire.
+            #[inline]
+            pub const fn from_code(code: u16) -> Option<Self> {
+                match code { $($code => Some(Self::$name),)* _ => None }
+            }
+        }
+    };
+}
+
+attributes! {
+    /// MAPPED-ADDRESS (RFC 8489 section 14.1).
+    MappedAddress = 0x0001,
+    /// USERNAME (RFC 8489 section 14.3).
+    Username = 0x0006,
+    /// MESSAGE-INTEGRITY (RFC 8489 section 14.5).
+    MessageIntegrity = 0x0008,
+    /// ERROR-CODE (RFC 8489 section 14.8).
+    ErrorCode = 0x0009,
+    /// UNKNOWN-ATTRIBUTES (RFC 8489 section 14.13).
+    UnknownAttributes = 0x000A,
+    /// CHANNEL-NUMBER (RFC 8656 section 18.1).
+    ChannelNumber = 0x000C,
+    /// LIFETIME (RFC 8656 section 18.2).
+    Lifetime = 0x000D,
+    /// XOR-PEER-ADDRESS (RFC 8656 section 18.3).
+    XorPeerAddress = 0x0012,
+    /// DATA (RFC 8656 section 18.4).
+    Data = 0x0013,
+    /// REALM (RFC 8489 section 14.9).
+    Realm = 0x0014,
+    /// NONCE (RFC 8489 section 14.10).
+    Nonce = 0x0015,
+    /// XOR-RELAYED-ADDRESS (RFC 8656 section 18.5).
+    XorRelayedAddress = 0x0016,
+    /// REQUESTED-ADDRESS-FAMILY (RFC 8656 section 18.6).
+    RequestedAddressFamily = 0x0017,
+    /// EVEN-PORT (RFC 8656 section 18.7).
+    EvenPort = 0x0018,
+    /// REQUESTED-TRANSPORT (RFC 8656 section 18.8).
+    RequestedTransport = 0x0019,
+    /// DONT-FRAGMENT (RFC 8656 section 18.9).
+    DontFragment = 0x001A,
+    /// MESSAGE-INTEGRITY-SHA256 (RFC 8489 section 14.6).
+    MessageIntegritySha256 = 0x001C,
+    /// PASSWORD-ALGORITHM (RFC 8489 section 14.12).
+    PasswordAlgorithm = 0x001D,
+    /// USERHASH (RFC 8489 section 14.4).
+    Userhash = 0x001E,
+    /// XOR-MAPPED-ADDRESS (RFC 8489 section 14.2).
+    XorMappedAddress = 0x0020,
+    /// RESERVATION-TOKEN (RFC 8656 section 18.10).
+    ReservationToken = 0x0022,
+    /// ADDITIONAL-ADDRESS-FAMILY (RFC 8656 section 18.11).
+    AdditionalAddressFamily = 0x8000,
+    /// ADDRESS-ERROR-CODE (RFC 8656 section 18.12).
+    AddressErrorCode = 0x8001,
+    /// PASSWORD-ALGORITHMS (RFC 8489 section 14.11).
+    PasswordAlgorithms = 0x8002,
+    /// ICMP (RFC 8656 section 18.13).
+    Icmp = 0x8004,
+    /// SOFTWARE (RFC 8489 section 14.14).
+    Software = 0x8022,
+    /// FINGERPRINT (RFC 8489 section 14.7).
+    Fingerprint = 0x8028,
+}
+
+/// Whether a receiver must understand the attribute to process the message
+/// (RFC 8489 section 14).
+pub(super) const fn is_required(code: u16) -> bool {
+    code < 0x8000
+}
