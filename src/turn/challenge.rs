@@ -1,0 +1,303 @@
+//! The long-term credential mechanism, server side (RFC 8489 section 9.2.4).
+//!
+//! The checks, in the RFC's order:
+//!
+//! 1. no integrity attribute: 401, with a nonce;
+//! 2. integrity without USERNAME or USERHASH, REALM and NONCE: 400;
+//! 3. PASSWORD-ALGORITHM(S) that do not fit what was offered with the nonce: 400;
+//! 4. unknown user: 401;
+//! 5. wrong integrity: 401;
+//! 6. old nonce: 438.
+//!
+//! Steps 4 and 5 look and cost the same from outside.
+
+use std::sync::Arc;
+
+use super::allocation::Allocation;
+use super::pending::MAX_REQUEST;
+use super::reply::{Envelope, Reject, Signature};
+use super::settings::ExpiryCheck;
+use super::vocabulary::{
+    AllocationId, AuthFailure, Client, DropReason, Event, LookupName, Output, Ticket,
+};
+use super::{Server, Timer};
+use crate::auth::{Algorithm, Freshness, Identity, Key, NonceKey, StoredKeys};
+use crate::net::Now;
+use crate::stun::{Attribute, ErrorCode, Integrity, Message, verify_sha1, verify_sha256};
+
+/// A request whose sender is known.
+pub(super) struct Authenticated {
+    pub(super) identity: Identity,
+    pub(super) key: Key,
+    /// The allocation of the five-tuple, if there is one.
+    pub(super) allocation: Option<AllocationId>,
+}
+
+/// The attributes of a request that carries credentials.
+struct Credentials<'a> {
+    name: Option<LookupName>,
+    realm: &'a [u8],
+    nonce: &'a [u8],
+    algorithm: Algorithm,
+}
+
+/// Keys that came from outside for a request that was parked.
+pub(super) type ExternalKeys = Option<(Arc<str>, StoredKeys)>;
+
+impl Server {
+    /// Finds out who sent a request. `external` is the outcome of a lookup when
+    /// the request was parked for one.
+    pub(super) fn authenticate(
+        &mut self,
+        now: Now,
+        from: Client,
+        request: &Message<'_>,
+        envelope: &mut Envelope,
+        external: Option<&ExternalKeys>,
+    ) -> Result<Authenticated, Reject> {
+        if self.settings.auth.directory.is_none() {
+            return Err(Reject::Error(ErrorCode::FORBIDDEN, "TURN is off: STUN only"));
+        }
+        let has_integrity = request.has(Attribute::MessageIntegrity)
+            || request.has(Attribute::MessageIntegritySha256);
+        if !has_integrity {
+            // The first request of every client; a reason phrase would only make
+            // the answer to a stranger longer.
+            return Err(Reject::Challenge(ErrorCode::UNAUTHENTICATED, ""));
+        }
+        let credentials = self.read_credentials(request)?;
+        let allocation = self.table.find(&from.five_tuple);
+        let (identity, key) =
+            self.identify(now, from, request, &credentials, allocation, external)?;
+        let client = from.five_tuple.client.socket();
+        if self.nonces.check(now, client, credentials.nonce) == Freshness::Stale {
+            self.report(from, AuthFailure::StaleNonce);
+            let code = ErrorCode::STALE_NONCE;
+            return Err(Reject::Challenge(code, code.reason()));
+        }
+        envelope.signature = Some(Signature { integrity: response_integrity(request), key });
+        if request.unknown().as_slice().is_empty() {
+            Ok(Authenticated { identity, key, allocation })
+        } else {
+            Err(Reject::UnknownAttributes)
+        }
+    }
+
+    /// Checks 2 and 3.
+    fn read_credentials<'a>(&self, request: &Message<'a>) -> Result<Credentials<'a>, Reject> {
+        let (Some(realm), Some(nonce)) =
+            (request.get(Attribute::Realm), request.get(Attribute::Nonce))
+        else {
+            return Err(Reject::bad("REALM or NONCE missing"));
+        };
+        let name = match (request.get(Attribute::Username), request.get(Attribute::Userhash)) {
+            (Some(name), _) => {
+                std::str::from_utf8(name).ok().map(|name| LookupName::Name(name.into()))
+            }
+            (None, Some(hash)) => hash.try_into().ok().map(LookupName::Hash),
+            (None, None) => return Err(Reject::bad("USERNAME or USERHASH missing")),
+        };
+        let algorithm = self.password_algorithm(request, nonce)?;
+        Ok(Credentials { name, realm, nonce, algorithm })
+    }
+
+    /// Check 3: protects the choice of algorithm against an attacker on the path
+    /// who removes the better ones (RFC 8489 section 9.2.1).
+    fn password_algorithm(&self, request: &Message<'_>, nonce: &[u8]) -> Result<Algorithm, Reject> {
+        let chosen = request.get(Attribute::PasswordAlgorithm);
+        let offered = request.get(Attribute::PasswordAlgorithms);
+        if chosen.is_none() && offered.is_none() {
+            return Ok(Algorithm::Md5);
+        }
+        // Without the announcement the nonce is not ours and will be stale.
+        if NonceKey::announces_password_algorithms(nonce) && offered != Some(&self.algorithms) {
+            return Err(Reject::bad("PASSWORD-ALGORITHMS differ from the offer"));
+        }
+        chosen
+            .and_then(|value| {
+                let (number, parameters) = value.split_first_chunk::<4>()?;
+                let [n0, n1, 0, 0] = *number else { return None };
+                parameters.is_empty().then_some(u16::from_be_bytes([n0, n1]))
+            })
+            .and_then(Algorithm::from_number)
+            .filter(|algorithm| self.settings.auth.algorithms.contains(algorithm))
+            .ok_or_else(|| Reject::bad("PASSWORD-ALGORITHM is not one of the offer"))
+    }
+
+    /// Checks 4 and 5.
+    fn identify(
+        &mut self,
+        now: Now,
+        from: Client,
+        request: &Message<'_>,
+        credentials: &Credentials<'_>,
+        allocation: Option<AllocationId>,
+        external: Option<&ExternalKeys>,
+    ) -> Result<(Identity, Key), Reject> {
+        let mut tried = false;
+        let mut proves = |key: &Key| {
+            tried = true;
+            verify(request, key)
+        };
+        let known = self.find_identity(now, credentials, allocation, external, &mut proves);
+        if let Some(found) = known {
+            return Ok(found);
+        }
+        if !tried && external.is_none() && self.settings.auth.external {
+            return Err(self.park(now, from, request, credentials));
+        }
+        if !tried {
+            // As much work for an unknown user as for a wrong password.
+            verify(request, &dummy_key(credentials.algorithm));
+        }
+        self.report(
+            from,
+            if tried { AuthFailure::WrongPassword } else { AuthFailure::UnknownUser },
+        );
+        let code = ErrorCode::UNAUTHENTICATED;
+        Err(Reject::Challenge(code, code.reason()))
+    }
+
+    fn find_identity(
+        &self,
+        now: Now,
+        credentials: &Credentials<'_>,
+        allocation: Option<AllocationId>,
+        external: Option<&ExternalKeys>,
+        proves: &mut impl FnMut(&Key) -> bool,
+    ) -> Option<(Identity, Key)> {
+        let directory = self.settings.auth.directory.as_ref()?;
+        if credentials.realm != directory.realm().as_bytes() {
+            return None;
+        }
+        let algorithm = credentials.algorithm;
+        let name = match credentials.name.as_ref()? {
+            LookupName::Name(name) => name,
+            LookupName::Hash(hash) => match directory.name_of(hash) {
+                Some(name) => name,
+                None => return from_outside(external, algorithm, proves),
+            },
+        };
+        let cached = allocation.and_then(|id| self.table.get(id));
+        if let Some(found) =
+            cached.and_then(|a| self.from_allocation(now, a, name, algorithm, proves))
+        {
+            return Some(found);
+        }
+        directory
+            .authenticate(now, name, algorithm, &mut *proves)
+            .or_else(|| from_outside(external, algorithm, proves))
+    }
+
+    /// The owner of an allocation proves itself with the key it came with.
+    fn from_allocation(
+        &self,
+        now: Now,
+        allocation: &Allocation,
+        name: &str,
+        algorithm: Algorithm,
+        proves: &mut impl FnMut(&Key) -> bool,
+    ) -> Option<(Identity, Key)> {
+        let identity = &allocation.identity;
+        let ended = self.settings.auth.expiry == ExpiryCheck::Refresh
+            && identity.expires.is_some_and(|at| at < now.unix_secs());
+        let fits = !ended && *identity.name == *name && allocation.key.algorithm() == algorithm;
+        (fits && proves(&allocation.key)).then(|| (identity.clone(), allocation.key))
+    }
+
+    /// Parks a request until the keys of its user are known.
+    fn park(
+        &mut self,
+        now: Now,
+        from: Client,
+        request: &Message<'_>,
+        credentials: &Credentials<'_>,
+    ) -> Reject {
+        let Some(name) = credentials.name.clone() else {
+            return Reject::Challenge(ErrorCode::UNAUTHENTICATED, "");
+        };
+        if self.pending.has(from) {
+            return Reject::Drop(DropReason::InProgress);
+        }
+        if request.bytes().len() > MAX_REQUEST {
+            return Reject::bad("request too long");
+        }
+        if self.pending.len() >= self.settings.limits.pending {
+            return Reject::Drop(DropReason::TooManyPending);
+        }
+        let deadline = now.mono + self.settings.lifetimes.pending;
+        let ticket = self.pending.park(from, request.bytes(), name.clone(), deadline);
+        self.wheel.arm(deadline, Timer::Pending(ticket));
+        self.outputs.push_back(Output::LookupKey { ticket, name });
+        Reject::Queued
+    }
+
+    /// The answer to a lookup: the parked request goes on.
+    pub(super) fn on_key(&mut self, now: Now, ticket: Ticket, user: ExternalKeys) {
+        let Some(parked) = self.pending.take(ticket) else { return };
+        let Ok(request) = Message::parse(&parked.request) else { return };
+        // An answer for another name than was asked is no answer.
+        let user = user.filter(|(name, _)| match &parked.name {
+            LookupName::Name(asked) => asked == name,
+            LookupName::Hash(_) => true,
+        });
+        let mut reply = [0; super::MAX_REPLY];
+        let mut envelope = Envelope::of(&request);
+        let granted = self.dispatch_with(
+            now,
+            parked.client,
+            &request,
+            &mut envelope,
+            Some(&user),
+            &mut reply,
+        );
+        let verdict = self.conclude(now, parked.client, &request, &envelope, granted, &mut reply);
+        match verdict {
+            super::Verdict::Reply { len } => {
+                let message = reply[..len].into();
+                self.outputs.push_back(Output::Send { client: parked.client, message });
+            }
+            super::Verdict::Drop(reason) => self.counters.dropped(reason),
+            super::Verdict::Queued | super::Verdict::Forward(_) => {}
+        }
+    }
+
+    pub(super) fn report(&mut self, from: Client, reason: AuthFailure) {
+        let event = Event::AuthenticationFailed { five_tuple: from.five_tuple, reason };
+        self.outputs.push_back(Output::Event(event));
+    }
+}
+
+fn from_outside(
+    external: Option<&ExternalKeys>,
+    algorithm: Algorithm,
+    proves: &mut impl FnMut(&Key) -> bool,
+) -> Option<(Identity, Key)> {
+    let (name, keys) = external?.as_ref()?;
+    let key = keys.get(algorithm).filter(|key| proves(key))?;
+    Some((Identity { name: name.clone(), user: name.clone(), expires: None }, key))
+}
+
+/// MESSAGE-INTEGRITY-SHA256 counts when it is there, else MESSAGE-INTEGRITY.
+fn verify(request: &Message<'_>, key: &Key) -> bool {
+    if request.has(Attribute::MessageIntegritySha256) {
+        verify_sha256(request, key.bytes())
+    } else {
+        verify_sha1(request, key.bytes())
+    }
+}
+
+/// Clients that took part in the choice of algorithm get SHA-256 (RFC 8489
+/// section 9.2.4, last paragraph), all others what they know.
+fn response_integrity(request: &Message<'_>) -> Integrity {
+    let modern =
+        request.has(Attribute::PasswordAlgorithm) || request.has(Attribute::PasswordAlgorithms);
+    if modern { Integrity::Sha256 } else { Integrity::Sha1 }
+}
+
+fn dummy_key(algorithm: Algorithm) -> Key {
+    match algorithm {
+        Algorithm::Md5 => Key::Md5([0; 16]),
+        Algorithm::Sha256 => Key::Sha256([0; 32]),
+    }
+}

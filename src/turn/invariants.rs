@@ -1,0 +1,55 @@
+//! What is always true of a shard's state. Checked by tests and simulation.
+
+use super::Server;
+use super::allocation::Stage;
+use super::relay::is_consistent;
+use crate::net::Now;
+
+/// Panics when something does not hold.
+pub(super) fn check(server: &Server, now: Now) {
+    let mut counted_here = 0u64;
+    let mut relayed = 0;
+    for (id, a) in server.table.iter() {
+        assert_eq!(server.table.find(&a.client.five_tuple), Some(id), "found by its five-tuple");
+        for (number, channel) in &a.channels {
+            assert_eq!(a.bound.get(&channel.peer), Some(number), "channel and peer agree");
+        }
+        assert_eq!(a.channels.len(), a.bound.len(), "one channel per peer");
+        assert!(a.channels.len() <= server.settings.limits.channels, "bounded channels");
+        assert!(a.permissions.len() <= server.settings.limits.permissions, "bounded permissions");
+        for channel in a.channels.values().filter(|c| c.expires > now.mono) {
+            assert!(
+                a.permitted(channel.peer.ip(), now.mono).is_some(),
+                "a channel has a permission"
+            );
+        }
+        for relay in a.relays.iter().flatten() {
+            assert!(
+                is_consistent(&server.table, relay.advertised, a),
+                "found by advertised address"
+            );
+            assert!(
+                is_consistent(&server.table, relay.local.socket(), a),
+                "found by local address"
+            );
+            relayed += if relay.advertised == relay.local.socket() { 1 } else { 2 };
+        }
+        match &a.stage {
+            Stage::Live(_) => {
+                assert!(a.relays.iter().any(Option::is_some), "a live allocation relays");
+                assert!(a.wakes.is_some(), "a live allocation has a timer");
+                let next = a.next_expiry().expect("a live allocation expires");
+                assert!(a.wakes <= Some(next), "its timer is not late");
+            }
+            Stage::Opening(_) => assert!(a.permissions.is_empty(), "nothing before it is live"),
+        }
+        let home = server.shard.home_of(&a.identity.user, server.seed);
+        counted_here += u64::from(a.counted && home == server.shard.index);
+    }
+    assert_eq!(server.table.relayed_len(), relayed, "no stale relayed addresses");
+    assert!(server.table.len() <= server.settings.limits.allocations, "bounded allocations");
+    assert!(server.pending.len() <= server.settings.limits.pending, "bounded pending requests");
+    if server.shard.count == 1 {
+        assert_eq!(server.ledger.total(), counted_here, "the ledger counts what is there");
+    }
+}
