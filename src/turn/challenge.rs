@@ -179,9 +179,7 @@ impl Server {
             },
         };
         let cached = allocation.and_then(|id| self.table.get(id));
-        if let Some(found) =
-            cached.and_then(|a| self.from_allocation(now, a, name, algorithm, proves))
-        {
+        if let Some(found) = cached.and_then(|a| self.owner_of(now, a, name, algorithm, proves)) {
             return Some(found);
         }
         directory
@@ -190,7 +188,7 @@ impl Server {
     }
 
     /// The owner of an allocation proves itself with the key it came with.
-    fn from_allocation(
+    fn owner_of(
         &self,
         now: Now,
         allocation: &Allocation,

@@ -45,7 +45,7 @@ impl Server {
         let Some(channel) = allocation.channel(number, now.mono) else {
             return Verdict::Drop(DropReason::NoChannel);
         };
-        self.to_peer(
+        self.send_out(
             now,
             &Outbound {
                 allocation: id,
@@ -88,7 +88,7 @@ impl Server {
             return Verdict::Drop(DropReason::NoPermission);
         };
         let dont_fragment = m.has(Attribute::DontFragment);
-        self.to_peer(
+        self.send_out(
             now,
             &Outbound { allocation: id, peer, access, data: data.into(), dont_fragment },
         )
@@ -96,7 +96,7 @@ impl Server {
 
     /// The checks of both ways out, and the way in to another allocation here.
     #[inline]
-    fn to_peer(&mut self, now: Now, out: &Outbound) -> Verdict {
+    fn send_out(&mut self, now: Now, out: &Outbound) -> Verdict {
         let &Outbound { allocation: id, peer, access, data, dont_fragment } = out;
         if !self.settings.policy.port_is_fine(access, peer.port()) {
             return Verdict::Drop(DropReason::PeerDenied);

@@ -23,6 +23,9 @@ struct Wanted {
     address_error: Option<(Family, ErrorCode)>,
 }
 
+/// The families to relay, and the one of them that cannot be.
+type Families = ([bool; 2], Option<(Family, ErrorCode)>);
+
 impl Server {
     /// Starts an allocation, or repeats the answer of the one this request made.
     pub(super) fn on_allocate(
@@ -178,10 +181,7 @@ impl Server {
     }
 
     /// IPv4 and IPv6; one of them may be missing here (RFC 8656 section 7.2).
-    fn both_families(
-        &self,
-        value: &[u8],
-    ) -> Result<([bool; 2], Option<(Family, ErrorCode)>), Reject> {
+    fn both_families(&self, value: &[u8]) -> Result<Families, Reject> {
         if !matches!(family_of(value), Ok(Family::V6)) {
             return Err(Reject::bad("ADDITIONAL-ADDRESS-FAMILY is not IPv6"));
         }
