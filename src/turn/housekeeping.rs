@@ -130,6 +130,23 @@ impl Server {
         }
     }
 
+    /// Ends every allocation; the last call to a core.
+    pub fn stop(&mut self, now: Now) {
+        let ids: Vec<AllocationId> = self.table.iter().map(|(id, _)| id).collect();
+        for id in ids {
+            if self.table.get(id).is_some_and(|a| a.is_live()) {
+                self.end_allocation(now, id, EndReason::Stopped);
+            } else {
+                self.discard_opening(id);
+            }
+        }
+    }
+
+    /// Whether a client has an allocation, or one on its way up.
+    pub fn has_allocation(&self, five_tuple: &FiveTuple) -> bool {
+        self.table.find(five_tuple).is_some()
+    }
+
     /// A port that was set aside and not claimed is free again.
     pub(super) fn expire_reservation(&mut self, now: Now, token: Token) {
         if let Some(reserved) = self.reservations.expire(now.mono, token) {

@@ -61,6 +61,8 @@ const SPECIAL_PURPOSE: &[(&str, &str)] = &[
 pub struct Policy {
     /// Strongest first.
     rules: Vec<Rule>,
+    /// Addresses of relay sockets, local and advertised.
+    relays: Vec<IpAddr>,
     relay_ports: RangeInclusive<u16>,
     listener_ports: Vec<u16>,
 }
@@ -76,8 +78,6 @@ struct Rule {
 enum Action {
     Deny,
     Allow,
-    /// A relayed transport address of this server: only its relay ports.
-    OwnRelay,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,9 +103,12 @@ pub enum Access {
     Denied,
     /// Relay to it.
     Allowed,
-    /// It is a relayed transport address of this server: relay to it, in user
-    /// space where possible, and to relay ports only.
-    OwnRelay,
+    /// It is an address of this server's relay sockets: relay to relay ports, in
+    /// user space where possible.
+    OwnRelay {
+        /// Whether its other ports may be reached too.
+        others: bool,
+    },
 }
 
 /// What [`Policy`] needs to know of this server.
@@ -135,11 +138,10 @@ impl Policy {
         for net in allow {
             add(net.trunc(), Action::Allow, Source::Configured);
         }
-        for relay in &own.relays {
-            add(host(relay.advertised), Action::OwnRelay, Source::Own);
-            add(host(relay.local), Action::OwnRelay, Source::Own);
-        }
-        for ip in &own.others {
+        let relays: Vec<IpAddr> =
+            own.relays.iter().flat_map(|relay| [relay.advertised, relay.local]).collect();
+        // Loopback is denied as such, and opened as such: it is every host's own.
+        for ip in relays.iter().chain(&own.others).filter(|ip| !ip.is_loopback()) {
             add(host(*ip), Action::Deny, Source::Own);
         }
         for (net, what) in SPECIAL_PURPOSE {
@@ -149,12 +151,16 @@ impl Policy {
         // Stable: within one length the order above stands, so configured rules
         // come before own and built-in ones, and deny before allow.
         rules.sort_by_key(|rule| std::cmp::Reverse(rule.net.prefix_len()));
-        Self { rules, relay_ports, listener_ports: own.listener_ports.clone() }
+        Self { rules, relays, relay_ports, listener_ports: own.listener_ports.clone() }
     }
 
     /// Whether an address may be given a permission. Ports do not matter yet.
     pub fn check_ip(&self, ip: IpAddr) -> Access {
-        self.deciding(ip).0
+        let access = self.deciding(ip).0;
+        if self.relays.contains(&canonical(ip)) {
+            return Access::OwnRelay { others: access == Access::Allowed };
+        }
+        access
     }
 
     /// Whether datagrams may be sent to this transport address.
@@ -170,30 +176,44 @@ impl Policy {
     pub fn port_is_fine(&self, access: Access, port: u16) -> bool {
         match access {
             Access::Denied => false,
-            Access::Allowed => port != 0,
-            Access::OwnRelay => {
-                self.relay_ports.contains(&port) && !self.listener_ports.contains(&port)
-            }
+            Access::Allowed | Access::OwnRelay { others: true } => port != 0,
+            Access::OwnRelay { others: false } => self.is_relay_port(port),
         }
     }
 
     /// The same answers with the rule that decided.
     pub fn explain(&self, ip: IpAddr, port: Option<u16>) -> Decision {
-        let (access, rule) = self.deciding(ip);
+        let access = self.check_ip(ip);
+        let (_, rule) = self.deciding(ip);
         let inner = canonical(ip);
         let via = if inner == ip { String::new() } else { format!(" (wraps {inner})") };
         let text =
             rule.map_or_else(|| "no rule matches: public address".to_owned(), Rule::to_string);
-        if let Some(port) = port.filter(|port| !self.port_is_fine(access, *port))
-            && access != Access::Denied
-        {
-            let rule = match access {
-                Access::OwnRelay => format!("port {port} of this server is not a relay port"),
-                _ => format!("port {port} cannot be a peer"),
-            };
-            return Decision { access: Access::Denied, rule };
+        match (access, port) {
+            (Access::Denied, _) => Decision { access, rule: format!("{text}{via}") },
+            (_, Some(0)) => {
+                Decision { access: Access::Denied, rule: "port 0 cannot be a peer".to_owned() }
+            }
+            (Access::OwnRelay { .. }, Some(port)) if self.is_relay_port(port) => Decision {
+                access,
+                rule: format!("built-in: {inner} port {port} is a relay port of this server"),
+            },
+            (Access::OwnRelay { others: false }, Some(port)) => Decision {
+                access: Access::Denied,
+                rule: format!("port {port} of this server is not a relay port"),
+            },
+            (Access::OwnRelay { others: false }, None) => Decision {
+                access,
+                rule: format!(
+                    "built-in: {inner} is a relay address of this server, relay ports only"
+                ),
+            },
+            _ => Decision { access, rule: format!("{text}{via}") },
         }
-        Decision { access, rule: format!("{text}{via}") }
+    }
+
+    fn is_relay_port(&self, port: u16) -> bool {
+        self.relay_ports.contains(&port) && !self.listener_ports.contains(&port)
     }
 
     /// The access of an address and the rule that decides it: of the rules for
@@ -213,7 +233,6 @@ impl Policy {
         let access = match rule.map(|rule| rule.action) {
             Some(Action::Deny) => Access::Denied,
             Some(Action::Allow) | None => Access::Allowed,
-            Some(Action::OwnRelay) => Access::OwnRelay,
         };
         (access, rule)
     }
@@ -224,12 +243,7 @@ impl fmt::Display for Rule {
         match (&self.source, self.action) {
             (Source::Configured, Action::Deny) => write!(f, "peers.deny {}", self.net),
             (Source::Configured, _) => write!(f, "peers.allow {}", self.net),
-            (Source::Own, Action::Deny) => {
-                write!(f, "built-in: {} is this server", self.net.addr())
-            }
-            (Source::Own, _) => {
-                write!(f, "built-in: {} is a relay address of this server", self.net.addr())
-            }
+            (Source::Own, _) => write!(f, "built-in: {} is this server", self.net.addr()),
             (Source::BuiltIn(what), _) => write!(f, "built-in: {} is {what}", self.net),
         }
     }
@@ -349,8 +363,8 @@ mod tests {
     fn the_server_itself_is_denied_but_for_its_relay_ports() {
         let p = policy(&[], &[]);
         let check = |s: &str| p.check(s.parse().unwrap());
-        assert_eq!(check("8.8.4.4:50001"), Access::OwnRelay);
-        assert_eq!(check("10.0.0.5:50001"), Access::OwnRelay);
+        assert_eq!(check("8.8.4.4:50001"), Access::OwnRelay { others: false });
+        assert_eq!(check("10.0.0.5:50001"), Access::OwnRelay { others: false });
         assert_eq!(check("8.8.4.4:22"), Access::Denied);
         assert_eq!(
             check("8.8.4.4:50000"),
@@ -360,6 +374,19 @@ mod tests {
         assert_eq!(check("8.8.4.5:50001"), Access::Denied);
         assert_eq!(check("8.8.8.8:0"), Access::Denied);
         assert_eq!(check("8.8.8.8:1"), Access::Allowed);
+    }
+
+    #[test]
+    fn loopback_relays_reach_loopback_peers_only_when_loopback_is_allowed() {
+        let relay = RelayAddress { local: ip("127.0.0.1"), advertised: ip("127.0.0.1") };
+        let own = OwnAddresses { relays: vec![relay], ..OwnAddresses::default() };
+        let check = |allow: &[&str]| {
+            let p = Policy::new(&nets(allow), &[], &own, 49_152..=65_535);
+            ["127.0.0.1:3480", "127.0.0.1:50000"].map(|peer| p.check(peer.parse().unwrap()))
+        };
+        let own = |others| Access::OwnRelay { others };
+        assert_eq!(check(&[]), [Access::Denied, own(false)]);
+        assert_eq!(check(&["127.0.0.0/8"]), [own(true), own(true)]);
     }
 
     #[test]

@@ -114,7 +114,7 @@ impl Server {
         self.counters.traffic.packets_to_peers += 1;
         self.counters.traffic.bytes_to_peers += data.len() as u64;
         let relay = RelayId { allocation: id, family };
-        if access != Access::OwnRelay {
+        if !matches!(access, Access::OwnRelay { .. }) {
             return Verdict::Forward(Forward::ToPeer { relay, peer, data, dont_fragment });
         }
         if let Some(target) = self.table.find_relayed(peer.socket()) {

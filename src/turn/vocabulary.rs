@@ -44,6 +44,11 @@ impl RelayId {
             | family
     }
 
+    /// A dense index: no other relay of this shard has it at the same time.
+    pub fn index(self) -> usize {
+        self.allocation.index as usize * 2 + usize::from(self.family == Family::V6)
+    }
+
     /// The reverse of [`token`](Self::token).
     pub fn from_token(token: u64) -> Self {
         let family = if token & 1 == 1 { Family::V6 } else { Family::V4 };
@@ -400,6 +405,8 @@ pub enum EndReason {
     Expired,
     /// The client's connection ended.
     ConnectionClosed,
+    /// The server stops.
+    Stopped,
 }
 
 impl fmt::Display for EndReason {
@@ -408,6 +415,7 @@ impl fmt::Display for EndReason {
             Self::Deleted => "deleted by client",
             Self::Expired => "expired",
             Self::ConnectionClosed => "connection closed",
+            Self::Stopped => "server stopped",
         })
     }
 }
