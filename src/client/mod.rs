@@ -97,6 +97,10 @@ pub struct Config {
     pub software: Option<String>,
     /// How to authenticate.
     pub security: Security,
+    /// Whether an error response to a signed request counts though it is not signed.
+    /// RFC 8489 section 9.2.5 wants it discarded, which on a server that does not
+    /// sign all its errors turns each of those into a timeout.
+    pub accept_unsigned_errors: bool,
     /// Whether allocation, permissions and channels are refreshed without being
     /// asked for. The answers come as events like any other.
     pub keep_alive: bool,
@@ -105,7 +109,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// A client of RFC 8489 with the standard timers, no SOFTWARE and no
+    /// A strict client of RFC 8489 with the standard timers, no SOFTWARE and no
     /// keep-alive.
     pub fn new(transport: Transport, username: &str, password: &str, seed: [u8; 32]) -> Self {
         Self {
@@ -115,6 +119,7 @@ impl Config {
             seed,
             software: None,
             security: Security::Full,
+            accept_unsigned_errors: false,
             keep_alive: false,
             retransmission: Retransmission::default(),
         }
@@ -130,6 +135,7 @@ impl fmt::Debug for Config {
             .field("seed", &"MASKED")
             .field("software", &self.software)
             .field("security", &self.security)
+            .field("accept_unsigned_errors", &self.accept_unsigned_errors)
             .field("keep_alive", &self.keep_alive)
             .field("retransmission", &self.retransmission)
             .finish()

@@ -28,7 +28,7 @@ use super::event::{Allocated, Event, Failure, Problem};
 use super::exchange::{Exchange, Intent};
 use super::framing::Frame;
 use super::request::Request;
-use super::{CHANNEL_REFRESH, Client, PERMISSION_REFRESH, Transaction};
+use super::{CHANNEL_REFRESH, Client, Config, PERMISSION_REFRESH, Transaction};
 
 const UNAUTHENTICATED: u16 = 401;
 const ALLOCATION_MISMATCH: u16 = 437;
@@ -111,7 +111,7 @@ impl Client {
         let code = error_code(&message.stun)?;
         let challenged = matches!(code, Some((UNAUTHENTICATED | STALE_NONCE, _)));
         if !challenged {
-            check_integrity(exchange, message, code.as_ref())?;
+            check_integrity(&self.config, exchange, message, code.as_ref())?;
             check_bid_down(&self.config, &message.stun)?;
         }
         let Some(Exchange { intent, signature, .. }) = self.exchanges.remove(&id) else {
@@ -276,6 +276,7 @@ impl Client {
 
 /// RFC 8489 section 9.2.5: the answer to a signed request is signed the same way.
 fn check_integrity(
+    config: &Config,
     exchange: &Exchange,
     message: &Message<'_>,
     code: Option<&(u16, String)>,
@@ -284,6 +285,7 @@ fn check_integrity(
     match message.verify(signature) {
         Some(true) => Ok(()),
         Some(false) => Err(Problem::IntegrityMismatch),
+        None if code.is_some() && config.accept_unsigned_errors => Ok(()),
         None => Err(Problem::IntegrityMissing {
             class: code.map_or_else(|| "success".to_owned(), |(code, _)| code.to_string()),
         }),
@@ -311,7 +313,9 @@ fn error_code(response: &StunMessage) -> Result<Option<(u16, String)>, Problem> 
         .and_then(|attribute| attribute.as_error_code().ok())
         .ok_or(Problem::Missing("ERROR-CODE"))?
         .error_code();
-    Ok(Some((attribute.error_code(), attribute.reason().to_owned())))
+    // Some servers count the padding as part of the phrase.
+    let reason = attribute.reason().trim_end_matches('\0').to_owned();
+    Ok(Some((attribute.error_code(), reason)))
 }
 
 fn realm_of(response: &StunMessage) -> Option<String> {

@@ -235,6 +235,32 @@ fn an_answer_with_wrong_or_no_integrity_is_discarded_and_the_wait_goes_on() {
 }
 
 #[test]
+fn unsigned_errors_count_if_so_configured_and_nothing_else_does() {
+    let now = start();
+    let mut config = Config::new(Transport::Udp, USER, PASSWORD, [7; 32]);
+    config.accept_unsigned_errors = true;
+    let mut client = allocated(config, now);
+    client.refresh(now, None, None);
+    let request = sent(&mut client);
+    let ok: Vec<Attribute> = vec![LifeTime::new(9).into()];
+    client.handle_receive(now, &request.reply(MessageClass::SuccessResponse, &ok, None));
+    let mut forged = legacy_signature();
+    forged.key = HMACKey::new_short_term("guess").unwrap();
+    let refused = [error_code(437)];
+    let class = MessageClass::ErrorResponse;
+    client.handle_receive(now, &request.reply(class, &refused, Some(&forged)));
+    client.handle_receive(now, &request.reply(class, &refused, None));
+    assert!(matches!(
+        &events(&mut client)[..],
+        [
+            Event::Invalid { why: Problem::IntegrityMissing { .. } },
+            Event::Invalid { why: Problem::IntegrityMismatch },
+            Event::Failed(Failure { code: 437, .. }),
+        ]
+    ));
+}
+
+#[test]
 fn a_wrong_fingerprint_is_discarded() {
     let now = start();
     let mut client = client(Transport::Udp);
