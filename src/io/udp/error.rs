@@ -12,7 +12,8 @@ use crate::io::socket::check_len;
 /// An error report about a datagram this socket has sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IcmpError {
-    /// Where the datagram was going.
+    /// Where the datagram was going. The port is 0 in IPv4 reports of local
+    /// origin: the kernel takes it from the socket, which is not connected.
     pub peer: SocketAddr,
     /// ICMP or ICMPv6 type, by the peer's family; 0 when of local origin.
     pub icmp_type: u8,

@@ -37,7 +37,7 @@ impl UdpSocket {
         while !rest.is_empty() && !report.full {
             let (run, dont_fragment) = next_run(messages, rest);
             rest = &rest[run.len()..];
-            // Only IPv6 could ask per datagram, so both ask per socket.
+            // A property of the socket: IPv4 has no control message for it.
             if dont_fragment && self.set_dont_fragment(true).is_err() {
                 report.dropped_error += run.len();
                 continue;
