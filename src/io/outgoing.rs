@@ -65,6 +65,16 @@ impl Header {
         Some(header)
     }
 
+    /// A header of the first `len` bytes.
+    ///
+    /// # Panics
+    /// When `len` is larger than [`CAPACITY`](Self::CAPACITY).
+    #[inline]
+    pub fn from_parts(len: u8, bytes: &[u8; Self::CAPACITY]) -> Self {
+        assert!(usize::from(len) <= Self::CAPACITY, "a header of at most 48 bytes");
+        Self { len, bytes: *bytes }
+    }
+
     /// The bytes.
     #[inline]
     pub fn as_slice(&self) -> &[u8] {

@@ -1,1 +1,292 @@
-//! skeleton
+//! One worker: a thread that owns one shard of everything.
+//!
+//! Its listeners (SO_REUSEPORT: the kernel keeps a five-tuple on one worker), its
+//! core [`Server`], relay sockets, connections, timers and counters. Workers share
+//! nothing but the port table, which is lock-free; what crosses goes through
+//! bounded mailboxes.
+//!
+//! # The loop
+//!
+//! One wait for everything, then in this order, each with a budget per turn:
+//!
+//! 1. packets: UDP listeners and relay sockets, a batch of each ready socket;
+//! 2. streams: one read of each ready connection;
+//! 3. messages of other workers;
+//! 4. new connections;
+//! 5. timers.
+//!
+//! Packets lie in the arena until [`flush`](Worker::flush) has sent what became of
+//! them; then the arena is empty again. What the core asks for in between is
+//! carried out in `effects`.
+
+mod clock;
+mod connection;
+mod effects;
+mod egress;
+mod mailbox;
+mod packets;
+mod ports;
+mod relay_sockets;
+mod streams;
+mod token;
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use crate::io::{Arena, Events, Interest, Poll, RecvBatch, TcpListener, UdpSocket};
+use crate::net::Now;
+use crate::turn::{Counters, Server, Wheel};
+
+use clock::Clock;
+use connection::Connections;
+use egress::Egress;
+use relay_sockets::RelaySockets;
+use token::Token;
+
+pub use mailbox::{Mail, Mailbox, Post};
+pub use ports::PortTable;
+pub use relay_sockets::RelayConfig;
+
+/// Packet buffers of a worker. A turn of the loop flushes when they run out.
+const SLOTS: usize = 512;
+
+/// Readiness events taken per turn.
+const EVENTS: usize = 256;
+
+/// Connections accepted per turn and listener.
+const ACCEPTS: usize = 16;
+
+/// How long accepting pauses when file descriptors have run out.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// How the worker treats stream clients.
+#[derive(Clone, Debug)]
+pub struct StreamLimits {
+    /// Connections of this worker.
+    pub connections: usize,
+    /// How long a connection may be silent without an allocation.
+    pub idle: Duration,
+    /// How long a frame that has begun may take to complete.
+    pub frame: Duration,
+    /// Bytes that may wait for a slow client.
+    pub queue: usize,
+}
+
+/// What a worker is made of.
+pub struct Parts {
+    /// Its number and its core.
+    pub core: Server,
+    /// Number of this worker.
+    pub index: u16,
+    /// Its sockets for clients.
+    pub udp: Vec<UdpSocket>,
+    /// Its listeners for clients.
+    pub tcp: Vec<TcpListener>,
+    /// Where its relay sockets are opened.
+    pub relay: RelayConfig,
+    /// How it treats stream clients.
+    pub streams: StreamLimits,
+    /// Its mailbox.
+    pub mailbox: Mailbox,
+    /// The mailboxes of all workers, by number.
+    pub posts: Vec<Post>,
+}
+
+/// A worker, ready to run.
+pub struct Worker {
+    core: Server,
+    poll: Poll,
+    arena: Arena,
+    received: RecvBatch,
+    egress: Egress,
+    udp: Vec<packets::UdpListener>,
+    tcp: Vec<streams::Listener>,
+    relays: RelaySockets,
+    connections: Connections,
+    /// Wakes connections to look at their deadlines.
+    stream_timers: Wheel<Token>,
+    limits: StreamLimits,
+    mail: mailbox::Exchange,
+    clock: Clock,
+    accept_paused_until: Option<Instant>,
+    stopping: bool,
+}
+
+/// What a worker did, told at its end.
+#[derive(Clone, Debug, Default)]
+pub struct Summary {
+    /// What its core counted.
+    pub core: Counters,
+    /// What its sockets lost.
+    pub losses: Losses,
+}
+
+/// Packets that were lost around the core.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Losses {
+    /// Datagrams for which a send buffer had no room.
+    pub send_buffer_full: u64,
+    /// Datagrams that the kernel refused: too large, no route.
+    pub send_refused: u64,
+    /// Datagrams longer than a buffer.
+    pub truncated: u64,
+    /// Frames dropped because a stream client was too slow.
+    pub slow_client: u64,
+    /// Messages for a connection that is gone.
+    pub gone: u64,
+    /// Connections refused because there are too many.
+    pub refused_connections: u64,
+    /// Connections closed for what they sent, or did not send in time.
+    pub closed_connections: u64,
+}
+
+impl Worker {
+    /// Registers the sockets of a worker. Nothing is read before
+    /// [`run`](Self::run).
+    ///
+    /// # Errors
+    /// When the kernel has no room for the event queue.
+    pub fn new(parts: Parts) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let mut udp = Vec::new();
+        for (index, socket) in parts.udp.into_iter().enumerate() {
+            let listener = packets::UdpListener::new(socket)?;
+            poll.add(&listener.socket, Token::Udp(index as u32).encode(), Interest::READ)?;
+            udp.push(listener);
+        }
+        let mut tcp = Vec::new();
+        for (index, socket) in parts.tcp.into_iter().enumerate() {
+            let listener = streams::Listener::new(socket)?;
+            poll.add(&listener.socket, Token::Tcp(index as u32).encode(), Interest::READ)?;
+            tcp.push(listener);
+        }
+        poll.add(parts.mailbox.waker(), Token::Mailbox.encode(), Interest::READ)?;
+        let clock = Clock::start();
+        Ok(Self {
+            core: parts.core,
+            poll,
+            arena: Arena::new(SLOTS)?,
+            received: RecvBatch::new(),
+            egress: Egress::new(udp.len(), SLOTS),
+            udp,
+            tcp,
+            relays: RelaySockets::new(parts.relay),
+            connections: Connections::new(parts.streams.connections),
+            stream_timers: Wheel::new(clock.read().mono),
+            limits: parts.streams,
+            mail: mailbox::Exchange::new(parts.index, parts.mailbox, parts.posts),
+            clock,
+            accept_paused_until: None,
+            stopping: false,
+        })
+    }
+
+    /// Works until told to stop.
+    ///
+    /// # Errors
+    /// When waiting for events fails, which no correct program sees.
+    pub fn run(mut self) -> io::Result<Summary> {
+        let mut events = Events::with_capacity(EVENTS);
+        while !self.stopping {
+            let timeout = self.timeout();
+            self.poll.wait(&mut events, timeout)?;
+            let now = self.clock.read();
+            self.turn(now, &events);
+        }
+        let now = self.clock.read();
+        self.core.stop(now);
+        self.carry_out(now);
+        Ok(Summary { core: self.core.counters().clone(), losses: self.egress.losses })
+    }
+
+    fn turn(&mut self, now: Now, events: &Events) {
+        let (mut streams, mut control) = (false, false);
+        // 1. packets
+        for event in events.iter() {
+            match Token::decode(event.token) {
+                Token::Relay(relay) => self.on_relay_ready(now, relay, &event),
+                Token::Udp(index) => self.on_udp_ready(now, index as usize),
+                Token::Connection(_) => streams = true,
+                Token::Tcp(_) | Token::Mailbox => control = true,
+            }
+        }
+        // 2. streams
+        if streams {
+            for event in events.iter() {
+                if let Token::Connection(id) = Token::decode(event.token) {
+                    self.on_connection_ready(now, id, &event);
+                }
+            }
+        }
+        self.carry_out(now);
+        self.flush(now);
+        if control {
+            self.on_control(now, events);
+        }
+        // 5. timers
+        self.on_timers(now);
+        self.carry_out(now);
+        self.flush(now);
+        self.mail.deliver();
+    }
+
+    /// 3. messages of other workers, 4. new connections.
+    fn on_control(&mut self, now: Now, events: &Events) {
+        for event in events.iter() {
+            if Token::decode(event.token) == Token::Mailbox {
+                self.on_mail(now);
+            }
+        }
+        for event in events.iter() {
+            if let Token::Tcp(index) = Token::decode(event.token) {
+                self.on_accept_ready(now, index as usize);
+            }
+        }
+        self.carry_out(now);
+    }
+
+    fn on_timers(&mut self, now: Now) {
+        if self.core.poll_timeout().is_some_and(|at| at <= now.mono) {
+            self.core.handle_timeout(now);
+        }
+        if self.stream_timers.next().is_some_and(|at| at <= now.mono) {
+            self.on_stream_timers(now);
+        }
+        if self.accept_paused_until.is_some_and(|at| at <= now.mono) {
+            self.resume_accepting();
+        }
+    }
+
+    /// How long the next wait may take.
+    fn timeout(&self) -> Option<Duration> {
+        let deadlines =
+            [self.core.poll_timeout(), self.stream_timers.next(), self.accept_paused_until];
+        let wait = deadlines.into_iter().flatten().min().map(|at| self.clock.until(at));
+        match self.mail.retry_after() {
+            Some(retry) => Some(wait.map_or(retry, |wait| wait.min(retry))),
+            None => wait,
+        }
+    }
+
+    /// Sends everything that lies in the arena, then empties it.
+    fn flush(&mut self, now: Now) {
+        let broken = self.egress.flush(
+            &mut self.arena,
+            &self.udp,
+            &mut self.relays,
+            &mut self.connections,
+            &self.poll,
+        );
+        for id in broken {
+            self.close_connection(now, id);
+        }
+    }
+
+    /// Makes room in the arena for at least `slots` packets.
+    fn make_room(&mut self, now: Now, slots: usize) {
+        if self.arena.free_slots() < slots {
+            self.carry_out(now);
+            self.flush(now);
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! UDP in: from listeners and relay sockets to the core, and its verdicts to the
+//! egress.
+
+use std::io;
+use std::net::SocketAddr;
+
+use super::Worker;
+use super::token::Token;
+use crate::io::{Body, Event, Header, Outgoing, SlotId, UdpSocket};
+use crate::net::{FiveTuple, Now, PeerAddr, Transport};
+use crate::turn::{Client, Forward, Input, MAX_REPLY, RelayId, Verdict};
+
+/// Datagrams taken from a listener per turn.
+const LISTENER_BATCH: usize = 64;
+
+/// Datagrams first asked of a relay socket: most have one or two.
+const RELAY_BATCH: usize = 8;
+
+/// Datagrams taken from a relay socket per turn, when it has more.
+const RELAY_BUDGET: usize = 64;
+
+/// ICMP errors taken from a relay socket per turn.
+const ERROR_BUDGET: usize = 16;
+
+/// A socket that clients send to.
+pub(super) struct UdpListener {
+    pub(super) socket: UdpSocket,
+    local: SocketAddr,
+    /// Bound to every address: answers must say which one they come from.
+    wildcard: bool,
+}
+
+impl UdpListener {
+    pub(super) fn new(socket: UdpSocket) -> io::Result<Self> {
+        let local = socket.local_addr()?;
+        Ok(Self { socket, local, wildcard: local.ip().is_unspecified() })
+    }
+
+    /// The source address that an answer from `server` has to name.
+    #[inline]
+    pub(super) fn source(&self, server: SocketAddr) -> Option<std::net::IpAddr> {
+        self.wildcard.then(|| server.ip())
+    }
+}
+
+/// Where the bytes of a packet lie, and how it was marked.
+#[derive(Clone, Copy)]
+pub(super) struct Origin {
+    pub(super) slot: SlotId,
+    /// Where in the slot the packet starts.
+    pub(super) start: u32,
+    pub(super) tos: u8,
+}
+
+impl Worker {
+    pub(super) fn on_udp_ready(&mut self, now: Now, index: usize) {
+        self.make_room(now, LISTENER_BATCH);
+        let listener = &self.udp[index];
+        // An error here is about memory; the loop will come back.
+        let received =
+            listener.socket.recv_batch(&mut self.arena, &mut self.received, LISTENER_BATCH);
+        let Ok(received) = received else { return };
+        let link = Token::Udp(index as u32).link();
+        let local = listener.local;
+        for i in 0..received.count {
+            let datagram = self.received.at(i);
+            if datagram.truncated {
+                self.egress.losses.truncated += 1;
+                continue;
+            }
+            let server = datagram.local.map_or(local, |ip| SocketAddr::new(ip, local.port()));
+            let five_tuple = FiveTuple::new(Transport::Udp, datagram.from, server);
+            let client = Client { five_tuple, link };
+            let (packet, room) = self.arena.split(datagram.slot, datagram.len);
+            let reply = room.get_mut(..MAX_REPLY).unwrap_or_default();
+            let verdict = self.core.on_client(now, client, packet, reply);
+            let origin = Origin { slot: datagram.slot, start: 0, tos: datagram.tos };
+            match verdict {
+                Verdict::Forward(forward) => self.forward(origin, &forward),
+                Verdict::Reply { len } => {
+                    let start = datagram.len as u32;
+                    let body = Body { slot: datagram.slot, start, end: start + len as u32 };
+                    let message = Outgoing {
+                        from: self.udp[index].source(server),
+                        ..Outgoing::new(datagram.from, body)
+                    };
+                    self.egress.to_listener(index, message);
+                }
+                Verdict::Queued | Verdict::Drop(_) => {}
+            }
+        }
+    }
+
+    pub(super) fn on_relay_ready(&mut self, now: Now, id: RelayId, event: &Event) {
+        if event.error {
+            self.read_errors(now, id);
+        }
+        if !event.readable {
+            return;
+        }
+        let mut asked = RELAY_BATCH;
+        let mut budget = RELAY_BUDGET;
+        while budget > 0 {
+            self.make_room(now, asked);
+            let Some(relay) = self.relays.get(id) else { return };
+            let received = relay.socket.recv_batch(&mut self.arena, &mut self.received, asked);
+            let Ok(received) = received else { return };
+            self.relay_received(now, id, received.count);
+            if received.drained {
+                return;
+            }
+            budget = budget.saturating_sub(received.count.max(1));
+            asked = budget.min(RELAY_BUDGET - RELAY_BATCH);
+        }
+    }
+
+    fn relay_received(&mut self, now: Now, id: RelayId, count: usize) {
+        for i in 0..count {
+            let datagram = self.received.at(i);
+            if datagram.truncated {
+                self.egress.losses.truncated += 1;
+                continue;
+            }
+            let from = PeerAddr::new(datagram.from);
+            if let Verdict::Forward(forward) = self.core.on_peer(now, id, from, datagram.len) {
+                let origin = Origin { slot: datagram.slot, start: 0, tos: datagram.tos };
+                self.forward(origin, &forward);
+            }
+        }
+    }
+
+    fn read_errors(&mut self, now: Now, relay: RelayId) {
+        for _ in 0..ERROR_BUDGET {
+            let Some(socket) = self.relays.get(relay) else { return };
+            let Ok(Some(error)) = socket.socket.recv_error() else { return };
+            let peer = PeerAddr::new(error.peer);
+            let (icmp_type, code, info) = (error.icmp_type, error.code, error.info);
+            self.core.handle_input(now, Input::Icmp { relay, peer, icmp_type, code, info });
+        }
+    }
+
+    /// Hands a part of a packet to the egress.
+    #[inline]
+    pub(super) fn forward(&mut self, origin: Origin, forward: &Forward) {
+        let body = |data: crate::turn::Span| Body {
+            slot: origin.slot,
+            start: origin.start + data.start,
+            end: origin.start + data.end,
+        };
+        match *forward {
+            Forward::ToPeer { relay, peer, data, dont_fragment } => {
+                let message = Outgoing {
+                    tos: origin.tos,
+                    dont_fragment,
+                    ..Outgoing::new(peer.socket(), body(data))
+                };
+                self.egress.to_peer(&mut self.relays, relay, message);
+            }
+            Forward::ToClient { link, client, server, header, data, padding } => {
+                let (len, bytes) = header.parts();
+                let mut message = Outgoing {
+                    header: Header::from_parts(len, bytes),
+                    pad: padding,
+                    tos: origin.tos,
+                    ..Outgoing::new(client.socket(), body(data))
+                };
+                match Token::decode(link.0) {
+                    Token::Udp(index) => {
+                        message.from = self.udp[index as usize].source(server);
+                        self.egress.to_listener(index as usize, message);
+                    }
+                    Token::Connection(id) => {
+                        self.egress.to_connection(&mut self.connections, id, message);
+                    }
+                    Token::Relay(_) | Token::Tcp(_) | Token::Mailbox => {}
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! TCP in: new connections, their bytes as frames, their deadlines and ends.
+
+use std::io;
+use std::net::SocketAddr;
+
+use super::connection::Connection;
+use super::packets::Origin;
+use super::token::{ConnectionId, Token};
+use super::{ACCEPT_PAUSE, ACCEPTS, Worker};
+use crate::io::{
+    Accept, Body, Event, Interest, Outgoing, ReadOutcome, SLOT, SlotId, TcpListener, TcpStream,
+};
+use crate::net::{FiveTuple, Now, Transport};
+use crate::stun::framing::{self, Frame};
+use crate::turn::{Client, Input, MAX_REPLY, Verdict};
+
+/// How long the kernel tries to deliver to a client that does not answer.
+const USER_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// A socket that clients connect to.
+pub(super) struct Listener {
+    pub(super) socket: TcpListener,
+}
+
+impl Listener {
+    pub(super) fn new(socket: TcpListener) -> io::Result<Self> {
+        Ok(Self { socket })
+    }
+}
+
+/// Answers of one read, packed into as few slots as possible.
+struct Answers {
+    slot: Option<(SlotId, u32)>,
+}
+
+impl Worker {
+    pub(super) fn on_accept_ready(&mut self, now: Now, index: usize) {
+        for _ in 0..ACCEPTS {
+            match self.tcp[index].socket.accept() {
+                Ok(Accept::Stream(stream, from)) => self.on_accepted(now, stream, from),
+                Ok(Accept::Aborted) => {}
+                Ok(Accept::WouldBlock) | Err(_) => return,
+                Ok(Accept::Exhausted(_)) => return self.pause_accepting(now),
+            }
+        }
+    }
+
+    fn on_accepted(&mut self, now: Now, stream: TcpStream, from: SocketAddr) {
+        if self.connections.is_full() {
+            self.egress.losses.refused_connections += 1;
+            return;
+        }
+        // A connection that has broken already is as good as none.
+        let Ok(server) = stream.local_addr() else { return };
+        let set_up = stream.set_nodelay(true).and(stream.set_user_timeout(USER_TIMEOUT));
+        if set_up.is_err() {
+            return;
+        }
+        let five_tuple = FiveTuple::new(Transport::Tcp, from, server);
+        let connection = self.connections.insert(stream, five_tuple, now.mono, self.limits.queue);
+        let token = Token::Connection(connection.id);
+        if self.poll.add(&connection.stream, token.encode(), Interest::READ).is_err() {
+            let id = connection.id;
+            self.connections.remove(id);
+            return;
+        }
+        self.stream_timers.arm(now.mono + self.limits.frame, token);
+    }
+
+    /// No descriptors left: new connections wait in the kernel for a while.
+    fn pause_accepting(&mut self, now: Now) {
+        self.accept_paused_until = Some(now.mono + ACCEPT_PAUSE);
+        self.set_accepting(Interest::NONE);
+    }
+
+    pub(super) fn resume_accepting(&mut self) {
+        self.accept_paused_until = None;
+        self.set_accepting(Interest::READ);
+    }
+
+    fn set_accepting(&self, interest: Interest) {
+        for (index, listener) in self.tcp.iter().enumerate() {
+            let token = Token::Tcp(index as u32).encode();
+            // The listener was added at the start and stays.
+            let _ = self.poll.modify(&listener.socket, token, interest);
+        }
+    }
+
+    pub(super) fn on_connection_ready(&mut self, now: Now, id: ConnectionId, event: &Event) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        if event.writable && connection.drain(&self.poll).is_err() {
+            return self.close_connection(now, id);
+        }
+        if event.readable || event.error || event.hangup {
+            self.read_connection(now, id);
+        }
+    }
+
+    /// One read, and every frame that it completes.
+    fn read_connection(&mut self, now: Now, id: ConnectionId) {
+        // One slot for what is read, at most two for answers to it.
+        self.make_room(now, 3);
+        let (Some(slot), Some(connection)) = (self.arena.take(), self.connections.get_mut(id))
+        else {
+            return;
+        };
+        let buffer = self.arena.bytes_mut(slot);
+        let held = connection.partial.len();
+        buffer[..held].copy_from_slice(&connection.partial);
+        let len = match connection.stream.read(&mut buffer[held..]) {
+            Ok(ReadOutcome::Data(len)) => held + len,
+            Ok(ReadOutcome::WouldBlock) => return,
+            Ok(ReadOutcome::Closed) | Err(_) => return self.close_connection(now, id),
+        };
+        let client = connection.client();
+        let consumed = self.on_frames(now, client, slot, len);
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        match consumed {
+            Ok(consumed) => {
+                let rest = &self.arena.bytes(slot)[consumed..len];
+                if keep_partial(connection, now, rest, consumed > 0) {
+                    let at = now.mono + self.limits.frame;
+                    self.stream_timers.arm(at, Token::Connection(id));
+                }
+            }
+            Err(NotFrames) => {
+                self.egress.losses.closed_connections += 1;
+                self.close_connection(now, id);
+            }
+        }
+    }
+
+    /// Hands every whole frame in a slot to the core; returns where the rest starts.
+    fn on_frames(
+        &mut self,
+        now: Now,
+        client: Client,
+        slot: SlotId,
+        len: usize,
+    ) -> Result<usize, NotFrames> {
+        let mut answers = Answers { slot: None };
+        let mut at = 0;
+        while at < len {
+            let bytes = &self.arena.bytes(slot)[at..len];
+            let (message, frame) = match framing::next(bytes) {
+                Frame::Complete { message, frame } => (message, frame),
+                Frame::Partial { .. } => break,
+                Frame::Broken => return Err(NotFrames),
+            };
+            let mut reply = [0; MAX_REPLY];
+            let verdict = self.core.on_client(now, client, &bytes[..message], &mut reply);
+            match verdict {
+                Verdict::Forward(forward) => {
+                    self.forward(Origin { slot, start: at as u32, tos: 0 }, &forward);
+                }
+                Verdict::Reply { len } => self.answer(client, &mut answers, &reply[..len]),
+                Verdict::Queued | Verdict::Drop(_) => {}
+            }
+            at += frame;
+        }
+        Ok(at)
+    }
+
+    fn answer(&mut self, client: Client, answers: &mut Answers, message: &[u8]) {
+        let fits = |at: u32| at as usize + message.len() <= SLOT;
+        let (slot, start) = match answers.slot.filter(|(_, at)| fits(*at)) {
+            Some(place) => place,
+            None => match self.arena.take() {
+                Some(slot) => (slot, 0),
+                // A client that asks for more than 128 KiB of answers in one read.
+                None => {
+                    self.egress.losses.slow_client += 1;
+                    return;
+                }
+            },
+        };
+        let end = start + message.len() as u32;
+        self.arena.bytes_mut(slot)[start as usize..end as usize].copy_from_slice(message);
+        answers.slot = Some((slot, end));
+        if let Token::Connection(id) = Token::decode(client.link.0) {
+            let body = Body { slot, start, end };
+            let message = Outgoing::new(client.five_tuple.client.socket(), body);
+            self.egress.to_connection(&mut self.connections, id, message);
+        }
+    }
+
+    pub(super) fn on_stream_timers(&mut self, now: Now) {
+        let mut due = Vec::new();
+        self.stream_timers.expire(now.mono, &mut due);
+        for token in due {
+            if let Token::Connection(id) = token {
+                self.check_deadlines(now, id);
+            }
+        }
+    }
+
+    fn check_deadlines(&mut self, now: Now, id: ConnectionId) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        let frame_due = connection.partial_since.map(|since| since + self.limits.frame);
+        let idle_due = connection.last_frame + self.limits.idle;
+        let idle = idle_due <= now.mono && !self.core.has_allocation(&connection.five_tuple);
+        if idle || frame_due.is_some_and(|at| at <= now.mono) {
+            self.egress.losses.closed_connections += 1;
+            return self.close_connection(now, id);
+        }
+        let idle_due = if idle_due <= now.mono { now.mono + self.limits.idle } else { idle_due };
+        let next = frame_due.map_or(idle_due, |at| at.min(idle_due));
+        self.stream_timers.arm(next, Token::Connection(id));
+    }
+
+    pub(super) fn close_connection(&mut self, now: Now, id: ConnectionId) {
+        if let Some(connection) = self.connections.remove(id) {
+            let Client { five_tuple, link } = connection.client();
+            self.core.handle_input(now, Input::LinkClosed { five_tuple, link });
+        }
+    }
+}
+
+/// The bytes are neither STUN nor ChannelData.
+struct NotFrames;
+
+/// Keeps the beginning of a frame; true when it is a new one, whose deadline is to
+/// be watched.
+fn keep_partial(connection: &mut Connection, now: Now, rest: &[u8], completed: bool) -> bool {
+    connection.partial.clear();
+    connection.partial.extend_from_slice(rest);
+    if completed {
+        connection.last_frame = now.mono;
+    }
+    if rest.is_empty() {
+        // Nothing is kept for a client that says nothing.
+        connection.partial = Vec::new();
+        connection.partial_since = None;
+        return false;
+    }
+    let new = completed || connection.partial_since.is_none();
+    if new {
+        connection.partial_since = Some(now.mono);
+    }
+    new
+}
