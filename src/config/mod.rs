@@ -1,1 +1,396 @@
-//! skeleton
+//! The configuration: a TOML file to valid settings, or every problem in it.
+//!
+//! [`Config`] is what the rest of the server sees: complete, valid, typed.
+//! One table ([`keys`]) names each key with its kind and its documentation;
+//! reading, the hints for unknown keys and `conf/sturn.full.toml` come from it.
+//! To add a key: a field and its default here, an entry in the table.
+//!
+//! 1. `document` parses the TOML and walks it along the table;
+//! 2. `kind` reads each value, or says what it expected instead;
+//! 3. `rules` checks what only several keys together can get wrong.
+//!
+//! No step stops at the first problem.
+
+#![forbid(unsafe_code)]
+
+mod document;
+mod full;
+mod keys;
+mod kind;
+mod problem;
+mod rules;
+mod suggest;
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::auth::Secret;
+
+pub use full::full_file;
+pub use kind::duration::{format_duration, parse_duration};
+pub use kind::ports::PortRange;
+pub use kind::users::{Credential, KeyBytes, User};
+pub use problem::{Problem, Problems};
+
+/// Everything a person can set. Valid by construction when it comes from
+/// [`Config::parse`] or [`Config::load`].
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct Config {
+    /// Where clients reach the server.
+    pub listen: Listen,
+    /// Where relayed transport addresses come from.
+    pub relay: Relay,
+    /// Who may use the relay.
+    pub auth: Auth,
+    /// STUN details.
+    pub stun: Stun,
+    /// Allocation lifetimes.
+    pub turn: Turn,
+    /// Upper bounds.
+    pub limits: Limits,
+    /// Which peers may be reached.
+    pub peers: Peers,
+    /// Client connections over TCP.
+    pub tcp: Tcp,
+    /// Threads.
+    pub workers: Workers,
+    /// Log output.
+    pub log: Log,
+}
+
+/// `[listen]`: where clients reach the server.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Listen {
+    /// UDP transport addresses, without duplicates; the port is never 0.
+    pub udp: Vec<SocketAddr>,
+    /// TCP transport addresses, without duplicates; the port is never 0.
+    pub tcp: Vec<SocketAddr>,
+}
+
+/// `[relay]`: where relayed transport addresses come from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Relay {
+    /// Addresses to relay on. Empty: find this machine's addresses at start.
+    pub addresses: Vec<RelayAddress>,
+    /// Ports of relayed transport addresses.
+    pub ports: PortRange,
+    /// What an Allocate without REQUESTED-ADDRESS-FAMILY gets (RFC 8656 section 7.2).
+    pub default_family: DefaultFamily,
+    /// Receive buffer of each relay socket in bytes; 0 is the system's default.
+    pub socket_recv_buffer: usize,
+    /// Send buffer of each relay socket in bytes; 0 is the system's default.
+    pub socket_send_buffer: usize,
+}
+
+/// One address to relay on. Both members have the same family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RelayAddress {
+    /// The address of this host that relay sockets bind to.
+    pub address: IpAddr,
+    /// The address that clients are told; another one than `address` behind 1:1 NAT.
+    pub advertise: IpAddr,
+}
+
+/// What an Allocate without REQUESTED-ADDRESS-FAMILY gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DefaultFamily {
+    /// IPv4, as RFC 8656 section 7.2 says.
+    Ipv4,
+    /// The family the client's packets came by.
+    Client,
+}
+
+/// `[auth]`: who may use the relay.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Auth {
+    /// Long-term credentials, or none at all.
+    pub mode: AuthMode,
+    /// The REALM attribute; at most 127 characters (RFC 8489 section 14.9).
+    pub realm: String,
+    /// Users known by name; the names differ.
+    pub users: Vec<User>,
+    /// Shared secrets of time-limited credentials; all are accepted, the first issues.
+    pub secrets: Vec<Secret>,
+    /// How long a nonce is accepted.
+    pub nonce_lifetime: Duration,
+    /// The key of the nonces; at least 16 characters. `None`: random for each start.
+    pub nonce_key: Option<Secret>,
+    /// What the expiry of a time-limited credential ends.
+    pub expiry: Expiry,
+    /// PASSWORD-ALGORITHMS in order of preference; not empty, without duplicates.
+    pub password_algorithms: Vec<PasswordAlgorithm>,
+    /// Between expiry and user in the username of a time-limited credential; not a digit.
+    pub username_separator: char,
+}
+
+/// How requests are authenticated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuthMode {
+    /// The long-term credential mechanism (RFC 8489 section 9.2).
+    LongTerm,
+    /// STUN only: every TURN request is refused.
+    None,
+}
+
+/// What happens to an allocation when its time-limited credential expires.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expiry {
+    /// The expiry is checked when the allocation is made; it may be refreshed ever after.
+    Allocate,
+    /// The expiry is checked on every request: a refresh after it is refused.
+    Refresh,
+}
+
+/// A password algorithm (RFC 8489 section 18.5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PasswordAlgorithm {
+    /// MD5, what clients before RFC 8489 know.
+    Md5,
+    /// SHA-256.
+    Sha256,
+}
+
+/// `[stun]`: STUN details.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stun {
+    /// Answer Binding requests without the magic cookie, as RFC 3489 clients send them.
+    pub rfc3489: bool,
+    /// Send the SOFTWARE attribute.
+    pub software: bool,
+}
+
+/// `[turn]`: allocation lifetimes, in whole seconds.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Turn {
+    /// What an Allocate or Refresh without LIFETIME gets; also the least that is granted.
+    pub default_lifetime: Duration,
+    /// The most that is granted; not below `default_lifetime`.
+    pub max_lifetime: Duration,
+}
+
+/// `[limits]`: upper bounds.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Limits {
+    /// Allocations in all.
+    pub allocations: u32,
+    /// Allocations of one user; 0 is no limit.
+    pub allocations_per_user: u32,
+    /// Permissions of one allocation.
+    pub permissions: u32,
+    /// Channels of one allocation.
+    pub channels: u32,
+    /// Client connections over TCP in all.
+    pub connections: u32,
+    /// Requests waiting for an answer from outside the core, such as a relay socket.
+    pub pending_requests: u32,
+    /// Unauthenticated UDP answers a second for each source prefix (IPv4 /24,
+    /// IPv6 /48), in bursts of up to twice as many; 0 is no limit.
+    pub answers_per_prefix: u32,
+}
+
+/// `[peers]`: which peers may be reached. Longest prefix wins, deny wins ties.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Peers {
+    /// Networks allowed although they are denied by default.
+    pub allow: Vec<IpNet>,
+    /// Networks denied although they are allowed by default.
+    pub deny: Vec<IpNet>,
+}
+
+/// `[tcp]`: client connections over TCP.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tcp {
+    /// How long a connection without an allocation may be silent.
+    pub idle_timeout: Duration,
+    /// How long a started frame may take to arrive in full.
+    pub frame_timeout: Duration,
+    /// Bound of each connection's output queue in bytes.
+    pub queue: usize,
+}
+
+/// `[workers]`: threads.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Workers {
+    /// Worker threads; 0 is one for each CPU this process may use.
+    pub count: u32,
+}
+
+/// `[log]`: log output.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Log {
+    /// A level, or filter directives such as `info,sturn::turn=debug`.
+    pub level: String,
+    /// How a line looks.
+    pub format: LogFormat,
+}
+
+/// How a log line looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Where the configuration in force came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// No file was given: [`Config::default`].
+    Embedded,
+    /// This file.
+    File(PathBuf),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Embedded => f.write_str("the embedded default"),
+            Self::File(path) => path.display().fmt(f),
+        }
+    }
+}
+
+/// Why [`Config::load`] failed.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The file could not be read.
+    #[error("{}: {why}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        why: io::Error,
+    },
+    /// The file was read, but is not valid.
+    #[error(transparent)]
+    Invalid(#[from] Problems),
+}
+
+impl Config {
+    /// Reads and validates the file at `path`.
+    ///
+    /// # Errors
+    /// [`LoadError::Unreadable`] when it cannot be read, [`LoadError::Invalid`]
+    /// with every problem in it otherwise.
+    pub fn load(path: &Path) -> Result<Self, LoadError> {
+        let bytes = std::fs::read(path)
+            .map_err(|why| LoadError::Unreadable { path: path.to_owned(), why })?;
+        let text = std::str::from_utf8(&bytes)
+            .map_err(|e| document::not_utf8(path, &bytes[..e.valid_up_to()]))?;
+        Ok(Self::parse(text, path)?)
+    }
+
+    /// Validates the text of a configuration file. `file` names it in problems;
+    /// relative paths of secret files start at its directory. Secrets in files and
+    /// in the environment are read now.
+    ///
+    /// # Errors
+    /// Every problem in the text, in the order of its lines.
+    pub fn parse(text: &str, file: &Path) -> Result<Self, Problems> {
+        let mut report = problem::Report::new(text, file);
+        let config = document::read(&mut report);
+        if let Some(config) = &config {
+            rules::check(config, &mut report);
+        }
+        match (config, report.finish()) {
+            (Some(config), None) => Ok(config),
+            (_, problems) => Err(problems.expect("no config without a problem")),
+        }
+    }
+
+    /// What is valid but may surprise, one sentence each.
+    pub fn notes(&self) -> Vec<String> {
+        rules::notes(self)
+    }
+}
+
+/// The port of STUN and TURN (RFC 8656 section 20), used where an address names none.
+const DEFAULT_PORT: u16 = 3478;
+
+/// The wildcard address of each family, with `port`.
+fn every_family(port: u16) -> [SocketAddr; 2] {
+    [(Ipv4Addr::UNSPECIFIED, port).into(), (Ipv6Addr::UNSPECIFIED, port).into()]
+}
+
+impl Default for Listen {
+    fn default() -> Self {
+        let both = every_family(DEFAULT_PORT).to_vec();
+        Self { udp: both.clone(), tcp: both }
+    }
+}
+
+impl Default for Relay {
+    fn default() -> Self {
+        Self {
+            addresses: Vec::new(),
+            ports: PortRange::default(),
+            default_family: DefaultFamily::Ipv4,
+            socket_recv_buffer: 0,
+            socket_send_buffer: 0,
+        }
+    }
+}
+
+impl Default for Auth {
+    fn default() -> Self {
+        Self {
+            mode: AuthMode::LongTerm,
+            realm: "sturn".into(),
+            users: Vec::new(),
+            secrets: Vec::new(),
+            nonce_lifetime: Duration::from_secs(3600),
+            nonce_key: None,
+            expiry: Expiry::Allocate,
+            password_algorithms: vec![PasswordAlgorithm::Sha256, PasswordAlgorithm::Md5],
+            username_separator: ':',
+        }
+    }
+}
+
+impl Default for Stun {
+    fn default() -> Self {
+        Self { rfc3489: false, software: true }
+    }
+}
+
+impl Default for Turn {
+    fn default() -> Self {
+        Self { default_lifetime: Duration::from_secs(600), max_lifetime: Duration::from_secs(3600) }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            allocations: 100_000,
+            allocations_per_user: 0,
+            permissions: 256,
+            channels: 256,
+            connections: 20_000,
+            pending_requests: 1024,
+            answers_per_prefix: 500,
+        }
+    }
+}
+
+impl Default for Tcp {
+    fn default() -> Self {
+        Self {
+            idle_timeout: Duration::from_secs(60),
+            frame_timeout: Duration::from_secs(10),
+            queue: 256 * 1024,
+        }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { level: "info".into(), format: LogFormat::Text }
+    }
+}

@@ -1,0 +1,114 @@
+//! What only several keys together can get wrong.
+
+use super::problem::Report;
+use super::{AuthMode, Config, Credential, PasswordAlgorithm, format_duration};
+
+/// Checks a config whose keys were each read. A rule is silent when a key it
+/// needs was refused already.
+pub(super) fn check(config: &Config, report: &mut Report<'_>) {
+    credentials(config, report);
+    lifetimes(config, report);
+    listens(config, report);
+    peers(config, report);
+}
+
+/// Never an open relay, never credentials that are ignored.
+fn credentials(config: &Config, report: &mut Report<'_>) {
+    let auth = &config.auth;
+    if ["auth.mode", "auth.users", "auth.secrets"].iter().any(|key| report.is_refused(key)) {
+        return;
+    }
+    match auth.mode {
+        AuthMode::LongTerm if auth.users.is_empty() && auth.secrets.is_empty() => report.refuse_key(
+            "auth",
+            None,
+            "no credentials: give auth.users or auth.secrets, or say auth.mode = \"none\" for STUN only",
+        ),
+        AuthMode::LongTerm => {}
+        AuthMode::None => {
+            for (key, count) in [("auth.users", auth.users.len()), ("auth.secrets", auth.secrets.len())] {
+                if count > 0 {
+                    report.refuse_key(key, None, "given, but auth.mode = \"none\" ignores them: remove one of both");
+                }
+            }
+        }
+    }
+}
+
+fn lifetimes(config: &Config, report: &mut Report<'_>) {
+    let turn = &config.turn;
+    let refused =
+        ["turn.default-lifetime", "turn.max-lifetime"].iter().any(|k| report.is_refused(k));
+    if refused || turn.default_lifetime <= turn.max_lifetime {
+        return;
+    }
+    let (shortest, longest) =
+        (format_duration(turn.default_lifetime), format_duration(turn.max_lifetime));
+    if report.line("turn.max-lifetime").is_some() {
+        report.refuse_key(
+            "turn.max-lifetime",
+            Some(format!("\"{longest}\"")),
+            format!("expected at least turn.default-lifetime, \"{shortest}\""),
+        );
+    } else {
+        report.refuse_key(
+            "turn.default-lifetime",
+            Some(format!("\"{shortest}\"")),
+            format!("expected at most turn.max-lifetime, \"{longest}\""),
+        );
+    }
+}
+
+fn listens(config: &Config, report: &mut Report<'_>) {
+    let refused = ["listen.udp", "listen.tcp"].iter().any(|key| report.is_refused(key));
+    if !refused && config.listen.udp.is_empty() && config.listen.tcp.is_empty() {
+        report.refuse_key(
+            "listen",
+            None,
+            "nothing to listen on: give listen.udp or listen.tcp an address",
+        );
+    }
+}
+
+fn peers(config: &Config, report: &mut Report<'_>) {
+    for net in config.peers.allow.iter().filter(|net| config.peers.deny.contains(net)) {
+        report.refuse_key(
+            "peers.allow",
+            Some(format!("\"{net}\"")),
+            "also in peers.deny, which wins: remove one of both",
+        );
+    }
+}
+
+/// What is valid but may surprise.
+pub(super) fn notes(config: &Config) -> Vec<String> {
+    let auth = &config.auth;
+    let mut notes = Vec::new();
+    if auth.mode == AuthMode::None {
+        return notes;
+    }
+    let offers = |algorithm| auth.password_algorithms.contains(&algorithm);
+    if !offers(PasswordAlgorithm::Md5) {
+        notes.push(
+            "auth.password-algorithms is without \"md5\": clients older than RFC 8489, browsers among \
+             them, cannot authenticate"
+                .to_owned(),
+        );
+    }
+    for user in &auth.users {
+        let Credential::Keys { md5, sha256 } = &user.credential else { continue };
+        let lacks = [
+            (PasswordAlgorithm::Md5, md5.is_none(), "key", "MD5"),
+            (PasswordAlgorithm::Sha256, sha256.is_none(), "key-sha256", "SHA-256"),
+        ];
+        for (algorithm, missing, member, name) in lacks {
+            if missing && offers(algorithm) {
+                notes.push(format!(
+                    "user {:?} has no {member}: clients that choose {name} cannot authenticate as this user",
+                    user.name
+                ));
+            }
+        }
+    }
+    notes
+}
