@@ -4,9 +4,9 @@ use std::fmt::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use super::exit::Exit;
 use super::{Failure, load, print};
 use crate::config::{self, Auth, AuthMode, Config, Relay, format_duration};
+use crate::daemon::Exit;
 
 #[derive(clap::Args)]
 #[command(after_help = "\

@@ -7,11 +7,11 @@ use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
-use self::time_limited::{Mac, issue};
-use super::exit::Exit;
 use super::{Failure, load, print};
 use crate::auth::Secret;
+use crate::auth::time_limited::{Mac, issue};
 use crate::config::{Config, format_duration, parse_duration};
+use crate::daemon::Exit;
 
 /// The variable that holds the secret where neither option is given.
 const SECRET_VARIABLE: &str = "STURN_SECRET";
@@ -177,38 +177,6 @@ fn is_host(text: &str) -> bool {
     let host_is_fine =
         !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
     host_is_fine && port.is_none_or(|p| p.parse::<u16>().is_ok_and(|p| p > 0))
-}
-
-/// Stands in for `crate::auth::time_limited`, which has these two items with the
-/// same signatures: delete this module and import from there.
-mod time_limited {
-    use base64::Engine;
-    use base64::engine::general_purpose::STANDARD;
-    use ring::hmac;
-
-    /// The HMAC that turns a user name into a password.
-    #[derive(Clone, Copy)]
-    pub(super) enum Mac {
-        Sha1,
-        Sha256,
-    }
-
-    /// User name and password that end at `expires` (seconds since the epoch).
-    pub(super) fn issue(
-        secret: &str,
-        user: &str,
-        expires: u64,
-        mac: Mac,
-        separator: char,
-    ) -> (String, String) {
-        let algorithm = match mac {
-            Mac::Sha1 => hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY,
-            Mac::Sha256 => hmac::HMAC_SHA256,
-        };
-        let name = format!("{expires}{separator}{user}");
-        let tag = hmac::sign(&hmac::Key::new(algorithm, secret.as_bytes()), name.as_bytes());
-        (name, STANDARD.encode(tag))
-    }
 }
 
 #[cfg(test)]

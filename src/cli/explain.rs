@@ -3,7 +3,6 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::{ConfigArg, Failure, print};
-use crate::config::Config;
 use crate::daemon;
 
 #[derive(clap::Args)]
@@ -28,14 +27,7 @@ struct Peer {
 
 pub(super) fn run(args: Args) -> Result<(), Failure> {
     let (config, _) = args.config.load()?;
-    verdict(&config, args.peer)
-}
-
-/// The one place that asks the peer policy.
-fn verdict(config: &Config, peer: Peer) -> Result<(), Failure> {
-    daemon::explain(config, peer.ip, peer.port)
-        .map_err(|why| Failure::new(super::exit::Exit::Unavailable, why))
-        .and_then(|text| print(&text))
+    print(&daemon::explain(&config, args.peer.ip, args.peer.port))
 }
 
 fn parse_peer(text: &str) -> Result<Peer, String> {

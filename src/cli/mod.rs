@@ -5,8 +5,6 @@
 
 #![forbid(unsafe_code)]
 
-pub mod exit;
-
 mod check;
 mod credentials;
 mod explain;
@@ -21,7 +19,7 @@ use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
 use crate::config::{Config, LoadError, Origin};
-use exit::Exit;
+use crate::daemon::Exit;
 
 /// A STUN and TURN server.
 #[derive(Parser)]

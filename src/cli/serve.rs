@@ -17,7 +17,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: Args) -> ExitCode {
     match args.config.load() {
-        Ok((config, origin)) => daemon::serve(config, origin),
+        Ok((config, origin)) => daemon::serve(config, &origin),
         Err(failure) => failure.report(),
     }
 }

@@ -1,22 +1,141 @@
-//! Start, signals, logs.
+//! The process: start, signals, end, logs.
+//!
+//! 1. `addresses` finds what to relay on and which addresses are our own;
+//! 2. `settings` turns the configuration into what cores and workers take;
+//! 3. `start` opens every socket, and only then starts the workers;
+//! 4. here: wait for a signal, stop the workers, say what they did.
 
 use std::net::IpAddr;
 use std::process::ExitCode;
 
-use crate::config::{Config, Origin};
+use tokio::signal::unix::{SignalKind, signal};
 
+use crate::config::{Config, Origin};
+use crate::turn::DropReason;
+use crate::turn::policy::Access;
+use crate::worker::Summary;
+
+mod addresses;
+mod banner;
+mod exit;
 pub mod log;
+mod settings;
+mod start;
+
+pub use exit::Exit;
+
+use addresses::Addresses;
+use start::Running;
+
+/// Why the server did not start, or ended by itself: one line for a person.
+#[derive(Debug)]
+struct Failure {
+    exit: Exit,
+    why: String,
+}
+
+impl Failure {
+    fn new(exit: Exit, why: impl Into<String>) -> Self {
+        Self { exit, why: why.into() }
+    }
+}
 
 /// Runs the server until it is told to stop.
-pub fn serve(_config: Config, _origin: Origin) -> ExitCode {
-    eprintln!("sturn: this build has no server yet");
-    ExitCode::from(69)
+pub fn serve(config: Config, origin: &Origin) -> ExitCode {
+    let guard = match log::start(&config.log) {
+        Ok(guard) => guard,
+        Err(error) => {
+            eprintln!("sturn: {error}");
+            return Exit::Software.into();
+        }
+    };
+    let outcome = run(config, origin);
+    if let Err(failure) = &outcome {
+        tracing::error!("{}", failure.why);
+    }
+    drop(guard);
+    outcome.map_or_else(|failure| failure.exit.into(), |()| ExitCode::SUCCESS)
+}
+
+fn run(mut config: Config, origin: &Origin) -> Result<(), Failure> {
+    let guest = match origin {
+        Origin::Embedded => Some(banner::invite_guest(&mut config)?),
+        Origin::File(_) => None,
+    };
+    let addresses = Addresses::find(&config);
+    let running = start::start(&config, &addresses)?;
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        config = %origin,
+        workers = running.workers(),
+        udp = %list(running.udp()),
+        tcp = %list(running.tcp()),
+        relay = %list(addresses.relay.iter().map(|a| a.advertised)),
+        "sturn is ready"
+    );
+    addresses.warn_about_private();
+    if let Some(guest) = guest {
+        banner::print(&guest, &config, &running, &addresses);
+    }
+    let summary = wait(running)?;
+    report(&summary);
+    Ok(())
+}
+
+/// Waits for a signal, then for the workers.
+fn wait(running: Running) -> Result<Summary, Failure> {
+    let os_error = |error: std::io::Error| Failure::new(Exit::OsError, error.to_string());
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(os_error)?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate()).map_err(os_error)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(os_error)?;
+        let mut running = running;
+        tokio::select! {
+            _ = terminate.recv() => tracing::info!("stopping on SIGTERM"),
+            _ = interrupt.recv() => tracing::info!("stopping on SIGINT"),
+            why = running.worker_ended() => return Err(Failure::new(Exit::Software, why)),
+        }
+        running.stop().await.map_err(|why| Failure::new(Exit::Software, why))
+    })
 }
 
 /// Says whether the policy of `config` lets a peer be reached, and by which rule.
-///
-/// # Errors
-/// A sentence, when that cannot be said.
-pub fn explain(_config: &Config, _ip: IpAddr, _port: Option<u16>) -> Result<String, String> {
-    Err("sturn: this build has no peer policy yet".into())
+pub fn explain(config: &Config, ip: IpAddr, port: Option<u16>) -> String {
+    let policy = settings::policy(config, &Addresses::find(config));
+    let decision = policy.explain(ip, port);
+    let verdict = if decision.access == Access::Denied { "denied" } else { "allowed" };
+    let peer =
+        port.map_or_else(|| ip.to_string(), |p| std::net::SocketAddr::new(ip, p).to_string());
+    format!("{peer}: {verdict}: {}\n", decision.rule)
+}
+
+/// What the workers did, in one line; what was dropped, in another.
+fn report(summary: &Summary) {
+    let traffic = summary.core.traffic;
+    let drops: Vec<String> = DropReason::ALL
+        .into_iter()
+        .filter(|reason| summary.core.drops(*reason) > 0)
+        .map(|reason| format!("{}={}", reason.label(), summary.core.drops(reason)))
+        .collect();
+    let losses = summary.losses;
+    tracing::info!(
+        packets_to_peers = traffic.packets_to_peers,
+        bytes_to_peers = traffic.bytes_to_peers,
+        packets_to_client = traffic.packets_to_client,
+        bytes_to_client = traffic.bytes_to_client,
+        dropped = %drops.join(","),
+        lost_send_buffer_full = losses.send_buffer_full,
+        lost_send_refused = losses.send_refused,
+        lost_truncated = losses.truncated,
+        lost_slow_client = losses.slow_client,
+        lost_gone = losses.gone,
+        refused_connections = losses.refused_connections,
+        closed_connections = losses.closed_connections,
+        "stopped"
+    );
+}
+
+fn list(items: impl IntoIterator<Item = impl ToString>) -> String {
+    items.into_iter().map(|item| item.to_string()).collect::<Vec<_>>().join(",")
 }

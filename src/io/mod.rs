@@ -10,6 +10,7 @@
 //! | [`udp`] | [`UdpSocket`]: batches in, batches out, ICMP errors |
 //! | [`tcp`] | [`TcpListener`], [`TcpStream`]: accept, read, many frames per write |
 //! | `address` | socket addresses as the kernel lays them out |
+//! | `limits` | how many descriptors the process may have |
 //! | `socket` | what every socket needs: open, options, bind, names |
 //!
 //! One worker thread owns one of each. Per batch: `Poll::wait`, then
@@ -25,6 +26,7 @@ compile_error!(
 
 mod address;
 mod arena;
+mod limits;
 #[cfg(test)]
 mod loopback;
 mod outgoing;
@@ -34,6 +36,7 @@ pub mod tcp;
 pub mod udp;
 
 pub use arena::{Arena, MAX_DATAGRAM, SLOT, SlotId};
+pub use limits::raise_descriptor_limit;
 pub use outgoing::{Body, Header, Outgoing};
 pub use poll::{Event, Events, Interest, Poll, Waker};
 pub use tcp::{Accept, ReadOutcome, StreamBatch, TcpListener, TcpStream};

@@ -37,16 +37,34 @@ impl Counters {
         &self.requests
     }
 
+    /// Adds what another shard counted.
+    pub fn add(&mut self, other: &Self) {
+        for (mine, others) in self.drops.iter_mut().zip(other.drops) {
+            *mine += others;
+        }
+        for (method, result, count) in &other.requests {
+            self.requests_of(*method, *result, *count);
+        }
+        self.traffic.packets_to_peers += other.traffic.packets_to_peers;
+        self.traffic.bytes_to_peers += other.traffic.bytes_to_peers;
+        self.traffic.packets_to_client += other.traffic.packets_to_client;
+        self.traffic.bytes_to_client += other.traffic.bytes_to_client;
+    }
+
     #[inline]
     pub(super) fn dropped(&mut self, reason: DropReason) {
         self.drops[reason as usize] += 1;
     }
 
     pub(super) fn request(&mut self, method: Method, result: RequestResult) {
+        self.requests_of(method, result, 1);
+    }
+
+    fn requests_of(&mut self, method: Method, result: RequestResult, more: u64) {
         let known = self.requests.iter_mut().find(|(m, r, _)| (*m, *r) == (method, result));
         match known {
-            Some((_, _, count)) => *count += 1,
-            None => self.requests.push((method, result, 1)),
+            Some((_, _, count)) => *count += more,
+            None => self.requests.push((method, result, more)),
         }
     }
 }

@@ -71,10 +71,10 @@ impl Worker {
         match Token::decode(client.link.0) {
             Token::Udp(index) => {
                 outgoing.from = self.udp[index as usize].source(client.five_tuple.server);
-                self.egress.to_listener(index as usize, outgoing);
+                self.egress.add_for_listener(index as usize, outgoing);
             }
             Token::Connection(id) => {
-                self.egress.to_connection(&mut self.connections, id, outgoing);
+                self.egress.add_for_connection(&mut self.connections, id, outgoing);
             }
             Token::Relay(_) | Token::Tcp(_) | Token::Mailbox => {}
         }

@@ -61,14 +61,19 @@ impl Egress {
 
     /// A datagram to a client.
     #[inline]
-    pub(super) fn to_listener(&mut self, listener: usize, message: Outgoing) {
+    pub(super) fn add_for_listener(&mut self, listener: usize, message: Outgoing) {
         let index = self.push(message);
         self.listeners[listener].push(index);
     }
 
     /// A datagram to a peer.
     #[inline]
-    pub(super) fn to_peer(&mut self, relays: &mut RelaySockets, id: RelayId, message: Outgoing) {
+    pub(super) fn add_for_peer(
+        &mut self,
+        relays: &mut RelaySockets,
+        id: RelayId,
+        message: Outgoing,
+    ) {
         let Some(relay) = relays.get_mut(id) else {
             self.losses.gone += 1;
             return;
@@ -80,7 +85,7 @@ impl Egress {
     }
 
     /// A frame to a stream client.
-    pub(super) fn to_connection(
+    pub(super) fn add_for_connection(
         &mut self,
         connections: &mut Connections,
         id: ConnectionId,

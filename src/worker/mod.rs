@@ -121,6 +121,21 @@ pub struct Summary {
     pub losses: Losses,
 }
 
+impl Summary {
+    /// Adds what another worker did.
+    pub fn add(&mut self, other: &Self) {
+        self.core.add(&other.core);
+        let (mine, others) = (&mut self.losses, other.losses);
+        mine.send_buffer_full += others.send_buffer_full;
+        mine.send_refused += others.send_refused;
+        mine.truncated += others.truncated;
+        mine.slow_client += others.slow_client;
+        mine.gone += others.gone;
+        mine.refused_connections += others.refused_connections;
+        mine.closed_connections += others.closed_connections;
+    }
+}
+
 /// Packets that were lost around the core.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Losses {

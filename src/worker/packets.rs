@@ -84,7 +84,7 @@ impl Worker {
                         from: self.udp[index].source(server),
                         ..Outgoing::new(datagram.from, body)
                     };
-                    self.egress.to_listener(index, message);
+                    self.egress.add_for_listener(index, message);
                 }
                 Verdict::Queued | Verdict::Drop(_) => {}
             }
@@ -154,7 +154,7 @@ impl Worker {
                     dont_fragment,
                     ..Outgoing::new(peer.socket(), body(data))
                 };
-                self.egress.to_peer(&mut self.relays, relay, message);
+                self.egress.add_for_peer(&mut self.relays, relay, message);
             }
             Forward::ToClient { link, client, server, header, data, padding } => {
                 let (len, bytes) = header.parts();
@@ -167,10 +167,10 @@ impl Worker {
                 match Token::decode(link.0) {
                     Token::Udp(index) => {
                         message.from = self.udp[index as usize].source(server);
-                        self.egress.to_listener(index as usize, message);
+                        self.egress.add_for_listener(index as usize, message);
                     }
                     Token::Connection(id) => {
-                        self.egress.to_connection(&mut self.connections, id, message);
+                        self.egress.add_for_connection(&mut self.connections, id, message);
                     }
                     Token::Relay(_) | Token::Tcp(_) | Token::Mailbox => {}
                 }

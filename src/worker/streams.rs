@@ -180,7 +180,7 @@ impl Worker {
         if let Token::Connection(id) = Token::decode(client.link.0) {
             let body = Body { slot, start, end };
             let message = Outgoing::new(client.five_tuple.client.socket(), body);
-            self.egress.to_connection(&mut self.connections, id, message);
+            self.egress.add_for_connection(&mut self.connections, id, message);
         }
     }
 

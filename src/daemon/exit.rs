@@ -20,6 +20,8 @@ pub enum Exit {
     OsError = 71,
     /// An output file cannot be made (EX_CANTCREAT).
     CannotCreate = 73,
+    /// The system does not permit it, such as a port below 1024 (EX_NOPERM).
+    NoPermission = 77,
     /// The configuration is not valid (EX_CONFIG).
     Config = 78,
 }

@@ -1,0 +1,149 @@
+//! From the configuration to what cores and workers take.
+
+use std::io;
+use std::sync::Arc;
+
+use super::Failure;
+use super::addresses::Addresses;
+use super::exit::Exit;
+use crate::auth::{Algorithm, Directory, StoredKeys, User};
+use crate::config::{self, AuthMode, Config, Credential};
+use crate::net::HashSeed;
+use crate::turn::policy::{OwnAddresses, Policy};
+use crate::turn::{
+    AuthSettings, DefaultFamily, ExpiryCheck, Lifetimes, Limits, RelaySettings, Settings,
+};
+use crate::worker::StreamLimits;
+
+/// The settings of every core; `shards` share the bounds that are for the server.
+pub(super) fn core(
+    config: &Config,
+    addresses: &Addresses,
+    shards: u32,
+    seed: HashSeed,
+) -> Result<Settings, Failure> {
+    let limits = &config.limits;
+    Ok(Settings {
+        auth: auth(&config.auth, seed)?,
+        lifetimes: Lifetimes {
+            default: config.turn.default_lifetime,
+            max: config.turn.max_lifetime,
+            ..Lifetimes::default()
+        },
+        limits: Limits {
+            allocations: limits.allocations.div_ceil(shards) as usize,
+            allocations_per_user: limits.allocations_per_user,
+            permissions: limits.permissions as usize,
+            channels: limits.channels as usize,
+            pending: limits.pending_requests.div_ceil(shards) as usize,
+            answers_per_prefix: limits.answers_per_prefix,
+        },
+        relay: RelaySettings {
+            addresses: addresses.relay.clone(),
+            ports: config.relay.ports.first()..=config.relay.ports.last(),
+            default_family: match config.relay.default_family {
+                config::DefaultFamily::Ipv4 => DefaultFamily::V4,
+                config::DefaultFamily::Client => DefaultFamily::Client,
+            },
+        },
+        policy: policy(config, addresses),
+        rfc3489: config.stun.rfc3489,
+        software: config.stun.software.then(|| concat!("sturn ", env!("CARGO_PKG_VERSION")).into()),
+    })
+}
+
+/// The peer policy.
+pub(super) fn policy(config: &Config, addresses: &Addresses) -> Policy {
+    let listeners = config.listen.udp.iter().chain(&config.listen.tcp);
+    let own = OwnAddresses {
+        relays: addresses.relay.clone(),
+        others: addresses.own.clone(),
+        listener_ports: listeners.map(|addr| addr.port()).collect(),
+    };
+    let ports = config.relay.ports.first()..=config.relay.ports.last();
+    Policy::new(&config.peers.allow, &config.peers.deny, &own, ports)
+}
+
+/// How each worker treats stream clients.
+pub(super) fn streams(config: &Config, shards: u32) -> StreamLimits {
+    StreamLimits {
+        connections: config.limits.connections.div_ceil(shards) as usize,
+        idle: config.tcp.idle_timeout,
+        frame: config.tcp.frame_timeout,
+        queue: config.tcp.queue,
+    }
+}
+
+fn auth(auth: &config::Auth, seed: HashSeed) -> Result<AuthSettings, Failure> {
+    let directory = match auth.mode {
+        AuthMode::None => None,
+        AuthMode::LongTerm => Some(Arc::new(directory(auth, seed))),
+    };
+    let nonce_secret: Box<[u8]> = match &auth.nonce_key {
+        Some(key) => key.expose().as_bytes().into(),
+        None => random::<32>()?.into(),
+    };
+    Ok(AuthSettings {
+        directory,
+        external: false,
+        algorithms: auth
+            .password_algorithms
+            .iter()
+            .map(|algorithm| match algorithm {
+                config::PasswordAlgorithm::Md5 => Algorithm::Md5,
+                config::PasswordAlgorithm::Sha256 => Algorithm::Sha256,
+            })
+            .collect(),
+        nonce_secret,
+        nonce_lifetime: auth.nonce_lifetime,
+        expiry: match auth.expiry {
+            config::Expiry::Allocate => ExpiryCheck::Allocate,
+            config::Expiry::Refresh => ExpiryCheck::Refresh,
+        },
+    })
+}
+
+fn directory(auth: &config::Auth, seed: HashSeed) -> Directory {
+    let users = auth
+        .users
+        .iter()
+        .map(|user| {
+            let keys = match &user.credential {
+                Credential::Password(password) => {
+                    StoredKeys::from_password(&user.name, &auth.realm, password.expose())
+                }
+                Credential::Keys { md5, sha256 } => StoredKeys {
+                    md5: md5.map(|key| *key.expose()),
+                    sha256: sha256.map(|key| *key.expose()),
+                },
+            };
+            User { name: user.name.as_str().into(), keys }
+        })
+        .collect();
+    Directory::new(&auth.realm, users, auth.secrets.clone(), auth.username_separator, seed)
+}
+
+/// Random bytes of the system.
+pub(super) fn random<const N: usize>() -> Result<[u8; N], Failure> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes)
+        .map_err(|error| Failure::new(Exit::OsError, format!("no random numbers: {error}")))?;
+    Ok(bytes)
+}
+
+/// One worker per CPU, unless the configuration says otherwise.
+pub(super) fn worker_count(config: &Config) -> u32 {
+    let cpus = || std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
+    if config.workers.count == 0 { cpus() } else { config.workers.count }
+}
+
+/// A size of zero means the system's default.
+pub(super) fn buffer(bytes: usize) -> Option<usize> {
+    (bytes != 0).then_some(bytes)
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::new(Exit::OsError, error.to_string())
+    }
+}

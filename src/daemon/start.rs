@@ -1,0 +1,255 @@
+//! Opens every socket of every worker, then starts the workers: either all of it
+//! works, or nothing has begun.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread;
+use std::time::Instant;
+
+use tokio::sync::mpsc;
+
+use super::addresses::Addresses;
+use super::exit::Exit;
+use super::{Failure, settings};
+use crate::config::Config;
+use crate::io::{TcpListener, UdpOptions, UdpSocket, raise_descriptor_limit, tcp, udp};
+use crate::net::HashSeed;
+use crate::turn::{Server, Settings, Shard};
+use crate::worker::{Mail, Mailbox, Parts, PortTable, Post, RelayConfig, Summary, Worker};
+
+/// Connections that may wait to be accepted.
+const BACKLOG: usize = 1024;
+
+/// Receive and send buffer of a UDP listener, in bytes: all clients share it.
+const LISTENER_BUFFER: usize = 4 << 20;
+
+/// The workers at work.
+pub(super) struct Running {
+    posts: Vec<Post>,
+    threads: Vec<thread::JoinHandle<()>>,
+    ended: mpsc::UnboundedReceiver<io::Result<Summary>>,
+    udp: Vec<SocketAddr>,
+    tcp: Vec<SocketAddr>,
+}
+
+/// The sockets of one worker.
+#[derive(Default)]
+struct Sockets {
+    udp: Vec<UdpSocket>,
+    tcp: Vec<TcpListener>,
+}
+
+/// Starts the server.
+pub(super) fn start(config: &Config, addresses: &Addresses) -> Result<Running, Failure> {
+    let limit = raise_descriptor_limit()?;
+    let wanted = u64::from(config.limits.allocations) + u64::from(config.limits.connections);
+    if limit < wanted {
+        tracing::debug!(
+            limit,
+            wanted,
+            "fewer descriptors than allocations and connections allowed"
+        );
+    }
+    check_relay_addresses(addresses)?;
+    let count = settings::worker_count(config);
+    let udp = usable(&config.listen.udp, "udp", udp::is_port_taken)?;
+    let tcp = usable(&config.listen.tcp, "tcp", tcp::is_port_taken)?;
+    if udp.is_empty() && tcp.is_empty() {
+        return Err(Failure::new(
+            Exit::Config,
+            "nothing to listen on: listen.udp and listen.tcp are empty",
+        ));
+    }
+    let sockets = (0..count).map(|_| open(&udp, &tcp)).collect::<Result<Vec<_>, _>>()?;
+    let seed = HashSeed::new(u64::from_ne_bytes(settings::random()?));
+    let core = Arc::new(settings::core(config, addresses, count, seed)?);
+    let workers = assemble(config, addresses, &core, seed, sockets)?;
+    let posts = workers.posts;
+    let (sender, ended) = mpsc::unbounded_channel();
+    let mut threads = Vec::new();
+    for (index, worker) in workers.list.into_iter().enumerate() {
+        let sender = sender.clone();
+        let run = move || {
+            // The receiver outlives the threads.
+            let _ = sender.send(worker.run());
+        };
+        threads.push(thread::Builder::new().name(format!("worker-{index}")).spawn(run)?);
+    }
+    Ok(Running { posts, threads, ended, udp, tcp })
+}
+
+struct Assembled {
+    list: Vec<Worker>,
+    posts: Vec<Post>,
+}
+
+fn assemble(
+    config: &Config,
+    addresses: &Addresses,
+    core: &Arc<Settings>,
+    seed: HashSeed,
+    sockets: Vec<Sockets>,
+) -> Result<Assembled, Failure> {
+    let count = sockets.len();
+    let locals = addresses.relay.iter().map(|a| a.local);
+    let relay = RelayConfig {
+        addresses: addresses.relay.clone(),
+        ports: Arc::new(PortTable::new(locals, &core.relay.ports)),
+        recv_buffer: settings::buffer(config.relay.socket_recv_buffer),
+        send_buffer: settings::buffer(config.relay.socket_send_buffer),
+    };
+    let boxes = (0..count).map(|_| Mailbox::new()).collect::<io::Result<Vec<_>>>()?;
+    let (mailboxes, posts): (Vec<_>, Vec<_>) = boxes.into_iter().unzip();
+    let mut list = Vec::new();
+    for (index, (sockets, mailbox)) in sockets.into_iter().zip(mailboxes).enumerate() {
+        let shard = Shard { index: index as u16, count: count as u16 };
+        list.push(Worker::new(Parts {
+            core: Server::new(core.clone(), shard, settings::random()?, seed, Instant::now()),
+            index: shard.index,
+            udp: sockets.udp,
+            tcp: sockets.tcp,
+            relay: relay.clone(),
+            streams: settings::streams(config, count as u32),
+            mailbox,
+            posts: posts.clone(),
+        })?);
+    }
+    Ok(Assembled { list, posts })
+}
+
+/// The listen addresses that this machine has. A port that is taken is an error;
+/// no IPv6 at all is not, for a listener on every address.
+fn usable(
+    addresses: &[SocketAddr],
+    protocol: &str,
+    is_taken: impl Fn(SocketAddr) -> io::Result<bool>,
+) -> Result<Vec<SocketAddr>, Failure> {
+    let mut usable = Vec::new();
+    for &address in addresses {
+        match is_taken(address) {
+            Ok(false) => usable.push(address),
+            Ok(true) => {
+                return Err(cannot_listen(protocol, address, &io::ErrorKind::AddrInUse.into()));
+            }
+            Err(error)
+                if address.is_ipv6() && address.ip().is_unspecified() && has_no_ipv6(&error) =>
+            {
+                tracing::warn!(%address, protocol, "this machine has no IPv6: not listening there");
+            }
+            Err(error) => return Err(cannot_listen(protocol, address, &error)),
+        }
+    }
+    Ok(usable)
+}
+
+fn has_no_ipv6(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL))
+}
+
+fn open(udp: &[SocketAddr], tcp: &[SocketAddr]) -> Result<Sockets, Failure> {
+    let mut sockets = Sockets::default();
+    for &address in udp {
+        let options = UdpOptions {
+            reuse_port: true,
+            recv_buffer: Some(LISTENER_BUFFER),
+            send_buffer: Some(LISTENER_BUFFER),
+            packet_info: address.ip().is_unspecified(),
+            recv_tos: true,
+            ..UdpOptions::default()
+        };
+        let socket = UdpSocket::bind(address, &options);
+        sockets.udp.push(socket.map_err(|error| cannot_listen("udp", address, &error))?);
+    }
+    for &address in tcp {
+        let listener = TcpListener::bind(address, true, BACKLOG);
+        sockets.tcp.push(listener.map_err(|error| cannot_listen("tcp", address, &error))?);
+    }
+    Ok(sockets)
+}
+
+fn cannot_listen(protocol: &str, address: SocketAddr, error: &io::Error) -> Failure {
+    let (exit, why) = match error.kind() {
+        io::ErrorKind::AddrInUse => (
+            Exit::Unavailable,
+            format!("another program has it (ss -lpn sport = :{} tells which)", address.port()),
+        ),
+        io::ErrorKind::AddrNotAvailable => {
+            (Exit::Config, "this machine does not have that address".to_owned())
+        }
+        io::ErrorKind::PermissionDenied => (
+            Exit::NoPermission,
+            "not permitted: a port below 1024 needs CAP_NET_BIND_SERVICE".to_owned(),
+        ),
+        _ => (Exit::OsError, error.to_string()),
+    };
+    Failure::new(exit, format!("cannot listen on {protocol} {address}: {why}"))
+}
+
+/// Tells at start, not at the first call, that a relay address is not ours.
+fn check_relay_addresses(addresses: &Addresses) -> Result<(), Failure> {
+    for relay in &addresses.relay {
+        let address = SocketAddr::new(relay.local, 0);
+        if let Err(error) = UdpSocket::bind(address, &UdpOptions::default()) {
+            let why = match error.kind() {
+                io::ErrorKind::AddrNotAvailable => {
+                    "this machine does not have that address (behind 1:1 NAT: \
+                     { address = \"LOCAL-IP\", advertise = \"PUBLIC-IP\" })"
+                        .to_owned()
+                }
+                _ => error.to_string(),
+            };
+            let why = format!("cannot relay on {}: relay.addresses: {why}", relay.local);
+            return Err(Failure::new(Exit::Config, why));
+        }
+    }
+    Ok(())
+}
+
+impl Running {
+    pub(super) fn workers(&self) -> usize {
+        self.posts.len()
+    }
+
+    /// The UDP addresses listened on.
+    pub(super) fn udp(&self) -> &[SocketAddr] {
+        &self.udp
+    }
+
+    /// The TCP addresses listened on.
+    pub(super) fn tcp(&self) -> &[SocketAddr] {
+        &self.tcp
+    }
+
+    /// Returns when a worker has ended although nobody told it to, with the reason.
+    pub(super) async fn worker_ended(&mut self) -> String {
+        match self.ended.recv().await {
+            Some(Err(error)) => format!("a worker has failed: {error}"),
+            Some(Ok(_)) | None => "a worker has ended".to_owned(),
+        }
+    }
+
+    /// Stops the workers and adds up what they did.
+    pub(super) async fn stop(mut self) -> Result<Summary, String> {
+        for post in &self.posts {
+            let mut mail = Mail::Stop;
+            // A full mailbox is emptied within a turn of the worker's loop.
+            while let Err(back) = post.send(mail) {
+                mail = back;
+                tokio::task::yield_now().await;
+            }
+        }
+        let mut total = Summary::default();
+        for _ in 0..self.threads.len() {
+            match self.ended.recv().await {
+                Some(Ok(summary)) => total.add(&summary),
+                Some(Err(error)) => return Err(format!("a worker has failed: {error}")),
+                None => return Err("a worker has ended without a word".to_owned()),
+            }
+        }
+        for thread in self.threads {
+            thread.join().map_err(|_| "a worker has panicked".to_owned())?;
+        }
+        Ok(total)
+    }
+}
