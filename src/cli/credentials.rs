@@ -38,10 +38,10 @@ pub(super) struct Args {
     /// The shared secret
     #[arg(long, value_name = "SECRET")]
     secret: Option<String>,
-    /// Hash of the HMAC; every deployed application uses sha1
+    /// Hash of the HMAC; applications use sha1
     #[arg(long, value_enum, default_value_t = Algorithm::Sha1)]
     algorithm: Algorithm,
-    /// URL of the server for the client's configuration; may be given again
+    /// URL of the server for clients; may be given again
     #[arg(long = "url", value_name = "URL", value_parser = parse_url)]
     urls: Vec<String>,
     /// Print an RTCConfiguration as JSON and nothing else; needs --url

@@ -110,7 +110,13 @@ impl From<LoadError> for Failure {
 #[derive(clap::Args)]
 struct ConfigArg {
     /// Configuration file; without one, the embedded default
-    #[arg(long = "config", short = 'c', value_name = "FILE", env = "STURN_CONFIG")]
+    #[arg(
+        long = "config",
+        short = 'c',
+        value_name = "FILE",
+        env = "STURN_CONFIG",
+        hide_env_values = true
+    )]
     file: Option<PathBuf>,
 }
 
