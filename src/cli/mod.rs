@@ -32,8 +32,8 @@ use exit::Exit;
     disable_help_subcommand = true,
     max_term_width = 100,
     after_help = "Try it: `sturn serve` runs on an embedded default and prints how to reach it.\n\
-                  Exit codes are those of sysexits(3): 64 usage, 66 no input file, 69 unavailable,\n\
-                  70 defect, 71 system error, 78 configuration."
+                  Exit codes are those of sysexits(3): 64 usage, 66 no input file,\n\
+                  69 unavailable, 70 defect, 71 system error, 78 configuration."
 )]
 struct Cli {
     #[command(subcommand)]
