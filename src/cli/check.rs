@@ -9,13 +9,16 @@ use crate::config::{self, Auth, AuthMode, Config, Relay, format_duration};
 use crate::daemon::Exit;
 
 #[derive(clap::Args)]
-#[command(after_help = "\
+#[command(
+    override_usage = "sturn check FILE\n       sturn check --print-full",
+    after_help = "\
 Every problem is one line: file, line, key, value and what was expected.
 Exit code 0: valid. 66: the file cannot be read. 78: not valid.
 
 Examples:
   sturn check /etc/sturn/sturn.toml
-  sturn check --print-full > sturn.full.toml")]
+  sturn check --print-full > sturn.full.toml"
+)]
 pub(super) struct Args {
     /// The file to validate
     #[arg(value_name = "FILE", required_unless_present = "print_full")]

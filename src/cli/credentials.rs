@@ -18,13 +18,14 @@ const SECRET_VARIABLE: &str = "STURN_SECRET";
 
 #[derive(clap::Args)]
 #[command(after_help = "\
-The secret comes from --config (the first of auth.secrets), from --secret, or from
-the environment variable STURN_SECRET, which other users of the machine cannot see.
+The secret comes from --config (the first of auth.secrets), from --secret, or
+from the environment variable STURN_SECRET, which unlike an option is not seen
+by other users of the machine.
 No running server is needed: the server computes the same password.
 
 Examples:
   sturn credentials --user alice --config /etc/sturn/sturn.toml
-  sturn credentials --user alice --ttl 24h --url turn:turn.example.org:3478 --json")]
+  sturn credentials --user alice --ttl 24h --url turn:example.org:3478 --json")]
 pub(super) struct Args {
     /// User the credential is for
     #[arg(long, value_name = "NAME", value_parser = parse_user)]
@@ -38,10 +39,10 @@ pub(super) struct Args {
     /// The shared secret
     #[arg(long, value_name = "SECRET")]
     secret: Option<String>,
-    /// Hash of the HMAC; every deployed application uses sha1
+    /// Hash of the HMAC; applications use sha1
     #[arg(long, value_enum, default_value_t = Algorithm::Sha1)]
     algorithm: Algorithm,
-    /// URL of the server for the client's configuration; may be given again
+    /// URL of the server for clients; may be given again
     #[arg(long = "url", value_name = "URL", value_parser = parse_url)]
     urls: Vec<String>,
     /// Print an RTCConfiguration as JSON and nothing else; needs --url

@@ -30,8 +30,8 @@ use crate::daemon::Exit;
     disable_help_subcommand = true,
     max_term_width = 100,
     after_help = "Try it: `sturn serve` runs on an embedded default and prints how to reach it.\n\
-                  Exit codes are those of sysexits(3): 64 usage, 66 no input file, 69 unavailable,\n\
-                  70 defect, 71 system error, 78 configuration."
+                  Exit codes are those of sysexits(3): 64 usage, 66 no input file,\n\
+                  69 unavailable, 70 defect, 71 system error, 78 configuration."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -108,7 +108,13 @@ impl From<LoadError> for Failure {
 #[derive(clap::Args)]
 struct ConfigArg {
     /// Configuration file; without one, the embedded default
-    #[arg(long = "config", short = 'c', value_name = "FILE", env = "STURN_CONFIG")]
+    #[arg(
+        long = "config",
+        short = 'c',
+        value_name = "FILE",
+        env = "STURN_CONFIG",
+        hide_env_values = true
+    )]
     file: Option<PathBuf>,
 }
 

@@ -28,7 +28,7 @@ pub(super) fn read(report: &mut Report<'_>) -> Option<Config> {
         report.saw(section.name, &name.span());
         match value.get_ref() {
             DeValue::Table(table) => read_section(section, table, &mut config, report),
-            _ => report.refuse(&at, format!("expected a table: [{}]", section.name)),
+            _ => report.refuse_unseen(&at, format!("expected a table: [{}]", section.name)),
         }
     }
     Some(config)

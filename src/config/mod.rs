@@ -1,7 +1,7 @@
 //! The configuration: a TOML file to valid settings, or every problem in it.
 //!
 //! [`Config`] is what the rest of the server sees: complete, valid, typed.
-//! One table ([`keys`]) names each key with its kind and its documentation;
+//! One table (`keys`) names each key with its kind and its documentation;
 //! reading, the hints for unknown keys and `conf/sturn.full.toml` come from it.
 //! To add a key: a field and its default here, an entry in the table.
 //!

@@ -7,10 +7,11 @@ use super::keys::{SECTIONS, Section};
 /// A hint for an unknown name at the top level.
 pub(super) fn section(name: &str, value: &DeValue<'_>) -> String {
     let sections = SECTIONS.iter().map(|s| s.name);
+    let in_brackets = || nearest(name, sections.clone()).map(|s| format!("[{s}]"));
     let meant = if value.is_table() {
-        nearest(name, sections.clone()).map(|s| format!("[{s}]"))
+        in_brackets()
     } else {
-        elsewhere(name).map(str::to_owned)
+        elsewhere(name).map(str::to_owned).or_else(in_brackets)
     };
     match meant {
         Some(meant) => did_you_mean(&meant),

@@ -254,6 +254,37 @@ mod tests {
         assert!(line["timestamp"].is_string(), "{text}");
     }
 
+    /// Runs [`logs_one_line`] in a process of its own, standard error in a file.
+    fn line_of_a_process(journal_stream: impl FnOnce(&std::fs::Metadata) -> String) -> String {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let status = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--ignored", "--exact", "daemon::log::tests::logs_one_line", "--nocapture"])
+            .env("JOURNAL_STREAM", journal_stream(&file.as_file().metadata().unwrap()))
+            .stdout(std::process::Stdio::null())
+            .stderr(file.reopen().unwrap())
+            .status()
+            .unwrap();
+        assert!(status.success());
+        std::fs::read_to_string(file.path()).unwrap()
+    }
+
+    #[test]
+    #[ignore = "the process that the next test starts"]
+    fn logs_one_line() {
+        let guard = start(&Log::default()).unwrap();
+        info!("hello");
+        assert_eq!(guard.dropped_lines(), 0);
+        assert!(matches!(start(&Log::default()), Err(LogError::Twice(_))));
+    }
+
+    #[test]
+    fn the_journal_is_known_by_its_device_and_inode() {
+        let journal = line_of_a_process(|file| format!("{}:{}", file.dev(), file.ino()));
+        assert_eq!(journal, "<6> INFO hello\n");
+        let redirected = line_of_a_process(|file| format!("{}:{}", file.dev(), file.ino() + 1));
+        assert!(redirected.ends_with("Z  INFO hello\n"), "{redirected}");
+    }
+
     /// A reader that takes nothing until it is released.
     struct Stuck(mpsc::Receiver<()>);
 
