@@ -556,6 +556,7 @@ fn every_key_can_be_set() {
     assert_eq!(auth.password_algorithms, [PasswordAlgorithm::Md5, PasswordAlgorithm::Sha256]);
     assert_eq!(auth.username_separator, '|');
     assert!(config.stun.rfc3489 && !config.stun.software);
+    assert!(config.turn.rfc5766_channels);
     assert_eq!(config.turn.default_lifetime, Duration::from_secs(300));
     assert_eq!(config.turn.max_lifetime, Duration::from_secs(7200));
     let limits = &config.limits;
@@ -614,6 +615,7 @@ software = false
 [turn]
 default-lifetime = "5m"
 max-lifetime = "2h"
+rfc5766-channels = true
 [limits]
 allocations = 1
 allocations-per-user = 2

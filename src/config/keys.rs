@@ -230,6 +230,10 @@ static TURN: &[Key] = &[
         "turn.max-lifetime", turn.max_lifetime, Seconds { min: 1, max: 86_400 },
         doc: "The longest lifetime that is granted; the client refreshes before it ends.",
     ),
+    key!(
+        "turn.rfc5766-channels", turn.rfc5766_channels, Flag,
+        doc: "Let clients of RFC 5766 bind channels 0x5000 to 0x7FFF, which RFC 8656 reserves.",
+    ),
 ];
 
 static LIMITS: &[Key] = &[

@@ -171,6 +171,8 @@ pub struct Turn {
     pub default_lifetime: Duration,
     /// The most that is granted; not below `default_lifetime`.
     pub max_lifetime: Duration,
+    /// Channels 0x5000 to 0x7FFF may be bound, as in RFC 5766.
+    pub rfc5766_channels: bool,
 }
 
 /// `[limits]`: upper bounds.
@@ -361,7 +363,11 @@ impl Default for Stun {
 
 impl Default for Turn {
     fn default() -> Self {
-        Self { default_lifetime: Duration::from_secs(600), max_lifetime: Duration::from_secs(3600) }
+        Self {
+            default_lifetime: Duration::from_secs(600),
+            max_lifetime: Duration::from_secs(3600),
+            rfc5766_channels: false,
+        }
     }
 }
 

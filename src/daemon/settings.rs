@@ -48,6 +48,7 @@ pub(super) fn core(
         },
         policy: policy(config, addresses),
         rfc3489: config.stun.rfc3489,
+        rfc5766_channels: config.turn.rfc5766_channels,
         software: config.stun.software.then(|| concat!("sturn ", env!("CARGO_PKG_VERSION")).into()),
     })
 }

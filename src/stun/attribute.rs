@@ -20,7 +20,11 @@ macro_rules! attributes {
             /// The attribute with this type on the wire.
             #[inline]
             pub const fn from_code(code: u16) -> Option<Self> {
-                match code { $($code => Some(Self::$name),)* _ => None }
+                match code {
+                    $($code => Some(Self::$name),)*
+                    EARLY_ADDITIONAL_ADDRESS_FAMILY => Some(Self::AdditionalAddressFamily),
+                    _ => None,
+                }
             }
         }
     };
@@ -82,6 +86,10 @@ attributes! {
     /// FINGERPRINT (RFC 8489 section 14.7).
     Fingerprint = 0x8028,
 }
+
+/// What ADDITIONAL-ADDRESS-FAMILY was before RFC 8656 gave it a number; clients of
+/// coturn before 4.8 send it so. Nothing else has this number.
+const EARLY_ADDITIONAL_ADDRESS_FAMILY: u16 = 0x8032;
 
 /// Whether a receiver must understand the attribute to process the message
 /// (RFC 8489 section 14).

@@ -10,12 +10,15 @@ pub const HEADER_LEN: usize = 4;
 /// The channel numbers a client may bind (RFC 8656 section 12).
 pub const NUMBERS: RangeInclusive<u16> = 0x4000..=0x4FFF;
 
+/// The channel numbers a client could bind before (RFC 5766 section 11).
+pub const RFC5766_NUMBERS: RangeInclusive<u16> = 0x4000..=0x7FFF;
+
 /// Reads a ChannelData message that fills `packet`: the channel number and where
 /// its application data lies. Up to three bytes of padding may follow the data,
 /// on UDP too (RFC 8656 section 12.5).
 ///
 /// # Errors
-/// [`ParseError::Short`], [`ParseError::Channel`] for reserved numbers,
+/// [`ParseError::Short`], [`ParseError::Channel`] for what was never a channel number,
 /// [`ParseError::Length`] when the length field does not fit the packet.
 #[inline]
 pub fn parse(packet: &[u8]) -> Result<(u16, Range<usize>), ParseError> {
@@ -23,7 +26,7 @@ pub fn parse(packet: &[u8]) -> Result<(u16, Range<usize>), ParseError> {
         return Err(ParseError::Short);
     };
     let number = u16::from_be_bytes([n0, n1]);
-    if !NUMBERS.contains(&number) {
+    if !RFC5766_NUMBERS.contains(&number) {
         return Err(ParseError::Channel);
     }
     let len = usize::from(u16::from_be_bytes([l0, l1]));
@@ -63,12 +66,13 @@ mod tests {
     }
 
     #[test]
-    fn reserved_numbers_are_refused() {
-        for number in [0x3fffu16, 0x5000, 0x7fff, 0xffff] {
+    fn what_was_never_a_channel_number_is_refused() {
+        for number in [0x3fffu16, 0x8000, 0xffff] {
             let [a, b] = number.to_be_bytes();
             assert_eq!(parse(&[a, b, 0, 0]), Err(ParseError::Channel));
         }
         assert_eq!(parse(&[0x4f, 0xff, 0, 0]), Ok((0x4fff, 4..4)));
+        assert_eq!(parse(&[0x7f, 0xff, 0, 0]), Ok((0x7fff, 4..4)));
     }
 
     #[test]

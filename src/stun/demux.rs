@@ -5,7 +5,8 @@
 pub enum Kind {
     /// A STUN message: first byte 0..=3.
     Stun,
-    /// ChannelData: first byte 64..=79.
+    /// ChannelData: first byte 64..=79, and 80..=127 as in RFC 5766; whether
+    /// those channels can be bound is for the core to say.
     ChannelData,
     /// A DTLS record: first byte 20..=63.
     Dtls,
@@ -18,7 +19,7 @@ pub enum Kind {
 pub fn classify(datagram: &[u8]) -> Kind {
     match datagram.first() {
         Some(0..=3) => Kind::Stun,
-        Some(64..=79) => Kind::ChannelData,
+        Some(64..=127) => Kind::ChannelData,
         Some(20..=63) => Kind::Dtls,
         _ => Kind::Other,
     }
@@ -34,7 +35,7 @@ mod tests {
             let expected = match b {
                 0..=3 => Kind::Stun,
                 20..=63 => Kind::Dtls,
-                64..=79 => Kind::ChannelData,
+                64..=127 => Kind::ChannelData,
                 _ => Kind::Other,
             };
             assert_eq!(classify(&[b, 0, 0, 0]), expected, "{b}");

@@ -18,8 +18,8 @@ pub enum ParseError {
     /// FINGERPRINT is present and wrong.
     #[error("wrong FINGERPRINT")]
     Fingerprint,
-    /// A ChannelData number outside 0x4000..=0x4FFF.
-    #[error("reserved channel number")]
+    /// A ChannelData number outside 0x4000..=0x7FFF.
+    #[error("not a channel number")]
     Channel,
 }
 

@@ -43,7 +43,12 @@ impl Server {
         };
         // A channel's permission lasts as long as the channel does.
         let Some(channel) = allocation.channel(number, now.mono) else {
-            return Verdict::Drop(DropReason::NoChannel);
+            let reserved = !self.may_be_channel(number);
+            return Verdict::Drop(if reserved {
+                DropReason::ReservedChannel
+            } else {
+                DropReason::NoChannel
+            });
         };
         self.send_out(
             now,

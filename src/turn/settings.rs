@@ -24,6 +24,8 @@ pub struct Settings {
     pub policy: Policy,
     /// Answer Binding requests of RFC 3489 clients.
     pub rfc3489: bool,
+    /// Let clients bind the channels that RFC 5766 had and RFC 8656 reserves.
+    pub rfc5766_channels: bool,
     /// SOFTWARE in authenticated responses; `None`: not sent.
     pub software: Option<Box<str>>,
 }

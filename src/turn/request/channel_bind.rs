@@ -20,7 +20,7 @@ impl Server {
         envelope: &Envelope,
         reply: &mut [u8],
     ) -> Result<usize, Reject> {
-        let number = channel_number(request)?;
+        let number = self.channel_number(request)?;
         let value = request
             .get(Attribute::XorPeerAddress)
             .ok_or_else(|| Reject::bad("XOR-PEER-ADDRESS missing"))?;
@@ -30,6 +30,27 @@ impl Server {
         envelope
             .success(reply, self.settings.software.as_deref(), |_| {})
             .ok_or(Reject::Drop(DropReason::ReplyTooLong))
+    }
+
+    fn channel_number(&self, request: &Message<'_>) -> Result<u16, Reject> {
+        let value = request
+            .get(Attribute::ChannelNumber)
+            .ok_or_else(|| Reject::bad("CHANNEL-NUMBER missing"))?;
+        let [hi, lo, _, _] = *value else {
+            return Err(Reject::bad("CHANNEL-NUMBER is not 4 bytes"));
+        };
+        let number = u16::from_be_bytes([hi, lo]);
+        if self.may_be_channel(number) {
+            Ok(number)
+        } else {
+            Err(Reject::bad("CHANNEL-NUMBER out of range"))
+        }
+    }
+
+    /// Whether clients can bind this number here.
+    pub(in crate::turn) fn may_be_channel(&self, number: u16) -> bool {
+        channel_data::NUMBERS.contains(&number)
+            || self.settings.rfc5766_channels && channel_data::RFC5766_NUMBERS.contains(&number)
     }
 
     /// A number has one peer and a peer one number (RFC 8656 section 12.2).
@@ -85,22 +106,5 @@ impl Server {
             self.outputs.push_back(Output::Route(route));
         }
         self.wake_by(id, expires);
-    }
-}
-
-fn channel_number(request: &Message<'_>) -> Result<u16, Reject> {
-    let value = request
-        .get(Attribute::ChannelNumber)
-        .ok_or_else(|| Reject::bad("CHANNEL-NUMBER missing"))?;
-    match value {
-        [hi, lo, _, _] => {
-            let number = u16::from_be_bytes([*hi, *lo]);
-            if channel_data::NUMBERS.contains(&number) {
-                Ok(number)
-            } else {
-                Err(Reject::bad("CHANNEL-NUMBER out of range"))
-            }
-        }
-        _ => Err(Reject::bad("CHANNEL-NUMBER is not 4 bytes")),
     }
 }
