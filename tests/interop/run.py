@@ -54,20 +54,23 @@ def main():
     report = Report("interop")
     cases = [case for case in all_cases() if arguments.only in case.name]
     with ExitStack() as stack:
-        directory = stack.enter_context(tempfile.TemporaryDirectory())
-        echo_port = start_echo(stack)
-        servers = {
-            auth: start(stack, arguments.server, auth, len(cases), echo_port, directory)
-            for auth in ("users", "secret")
-        }
-        pool = stack.enter_context(ThreadPoolExecutor(CASES_AT_ONCE))
+        try:
+            servers = start_servers(stack, arguments.server, len(cases))
+        except RuntimeError as error:
+            report.fail("start", str(error))
+        else:
+            run_cases(cases, servers, report)
+    return report.close()
+
+
+def run_cases(cases, servers, report):
+    with ThreadPoolExecutor(CASES_AT_ONCE) as pool:
         running = []
         for index, case in enumerate(cases):
             server, targets = servers[case.auth]
             running.append((case, server, pool.submit(case.run, targets[index])))
         for case, server, future in running:
             record(report, case, server, future.result())
-    return report.close()
 
 
 def record(report, case, server, outcome):
@@ -79,6 +82,16 @@ def record(report, case, server, outcome):
 
 
 # --- servers ---------------------------------------------------------------
+
+
+def start_servers(stack, kind, count):
+    """By what they authenticate with, since coturn cannot do both at once."""
+    directory = stack.enter_context(tempfile.TemporaryDirectory())
+    echo_port = start_echo(stack)
+    return {
+        auth: start(stack, kind, auth, count, echo_port, directory)
+        for auth in ("users", "secret")
+    }
 
 
 def start(stack, kind, auth, count, echo_port, directory):

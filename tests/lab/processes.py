@@ -10,9 +10,15 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from dataclasses import dataclass
 
 SECONDS_TO_STOP = 1.0
+
+# The processes that run now, and whether the test was told to stop. Then only
+# the main thread, which cleans up, may still start any.
+_running = set()
+_stopping = threading.Event()
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,8 @@ class Running:
     """A process in the background, stopped when its `with` block ends."""
 
     def __init__(self, command, deadline, namespace=None, environment=None, stdin=None):
+        if _stopping.is_set() and threading.current_thread() is not threading.main_thread():
+            raise InterruptedError("the test was told to stop")
         self.name = os.path.basename(command[0])
         self._log = tempfile.TemporaryFile()
         self._process = subprocess.Popen(
@@ -48,6 +56,7 @@ class Running:
             env={**os.environ, **(environment or {})},
             start_new_session=True,
         )
+        _running.add(self)
         if stdin is not None:
             self._process.stdin.write(stdin.encode())
             self._process.stdin.close()
@@ -85,6 +94,10 @@ class Running:
         # Also what it left behind in its session.
         self._signal(signal.SIGKILL)
         self._process.wait()
+        _running.discard(self)
+
+    def interrupt(self):
+        self._signal(signal.SIGTERM)
 
     def _signal(self, number):
         try:
@@ -118,6 +131,10 @@ def exit_on_signals():
         # A second Ctrl-C must not interrupt the clean-up of the first.
         for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(each, signal.SIG_IGN)
+        _stopping.set()
+        # Threads that wait for one of these get to their ends at once.
+        for process in list(_running):
+            process.interrupt()
         sys.exit(128 + number)
 
     for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
