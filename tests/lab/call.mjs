@@ -167,9 +167,9 @@ async function installCaller(iceServers) {
       const { local, remote, frames } = await stats();
       return {
         state: connection.connectionState,
-        local: local?.candidateType,
-        remote: remote?.candidateType,
-        relayProtocol: local?.relayProtocol,
+        local: local?.candidateType ?? null,
+        remote: remote?.candidateType ?? null,
+        relayProtocol: local?.relayProtocol ?? null,
         frames,
         connectedAfter,
         log,

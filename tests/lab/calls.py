@@ -126,7 +126,6 @@ def judge(case, called, server, report):
         report.fail(case.name, f"the browsers' driver {called.ending}", called.last_lines())
         return
     sides = result["sides"]
-    detail = "; ".join(f"{side}: {summary(sides[side])}" for side in sides)
     wrong = result["error"] or next(
         (
             f"side {side} must relay over {end.relay_protocol}"
@@ -138,7 +137,7 @@ def judge(case, called, server, report):
     if wrong:
         report.fail(case.name, wrong, evidence(sides, server))
     else:
-        report.ok(case.name, detail)
+        report.ok(case.name, "; ".join(f"{side}: {summary(sides[side])}" for side in sides))
 
 
 def summary(side):
