@@ -1,0 +1,53 @@
+"""One line per case, and the count that `scripts/test` adds up."""
+
+import argparse
+import os
+import time
+
+from server import KINDS
+
+
+class Report:
+    """Prints each case as it ends and remembers how many passed and failed."""
+
+    def __init__(self, title):
+        self.title = title
+        self.passed = 0
+        self.failed = 0
+        self._started = time.monotonic()
+
+    def ok(self, case, detail=""):
+        self.passed += 1
+        self._line(case, "ok", detail)
+
+    def fail(self, case, detail, more=""):
+        """`more` is the evidence: the last lines of whoever was involved."""
+        self.failed += 1
+        self._line(case, "FAIL", detail)
+        if more:
+            print(more, flush=True)
+
+    def close(self):
+        """Prints the count; the exit code of the whole run."""
+        seconds = time.monotonic() - self._started
+        print(f"{self.title}: {seconds:.1f} s")
+        print(f"{self.passed} passed, {self.failed} failed", flush=True)
+        return 0 if self.passed and not self.failed else 1
+
+    def _line(self, case, verdict, detail):
+        print(f"{self.title} {case} {verdict}" + (f" ({detail})" if detail else ""), flush=True)
+
+
+def parse_arguments(description):
+    """The options that all runners share."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument(
+        "--server",
+        choices=KINDS,
+        default=os.environ.get("TEST_SERVER", "sturn"),
+        help="the server to test; $STURN names another sturn than target/release/sturn",
+    )
+    parser.add_argument(
+        "--only", metavar="WORD", default="", help="run only the cases whose name has this in it"
+    )
+    return parser.parse_args()

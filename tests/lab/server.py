@@ -1,0 +1,138 @@
+"""The server under test: what the tests ask of it, and how to start it.
+
+`start_server` is the only place that knows one server from another. sturn is
+the one that counts; coturn tells whether a failure is the server's or the
+test's.
+"""
+
+import json
+import os
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from processes import Running, run
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+KINDS = ("sturn", "coturn")
+REALM = "lab.test"
+SECRET = "a-shared-secret-of-the-tests"
+SECONDS_TO_START = 15
+SECONDS_TO_LIVE = 900
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a test needs of a server, in no server's own words.
+
+    `listen` are (address, port) pairs, served over UDP and TCP alike; those in
+    `listen_tcp` over TCP only.
+    """
+
+    listen: tuple
+    relay_addresses: tuple
+    allow_peers: tuple
+    users: dict = field(default_factory=dict)
+    secrets: tuple = ()
+    listen_tcp: tuple = ()
+
+
+@contextmanager
+def start_server(kind, setup, directory, namespace=None):
+    """Runs a server until the block ends; enters it once the server answers."""
+    command = server_command(kind, setup, Path(directory))
+    with Running(command, SECONDS_TO_LIVE, namespace) as server:
+        _wait_until_it_answers(server, setup, namespace)
+        yield server
+
+
+def server_command(kind, setup, directory):
+    if kind == "coturn":
+        return ["turnserver", *coturn_args(setup, directory)]
+    config = directory / "sturn.toml"
+    config.write_text(sturn_config(setup))
+    return [sturn_binary(), "serve", "--config", str(config)]
+
+
+def sturn_binary():
+    return os.environ.get("STURN") or str(REPOSITORY / "target" / "release" / "sturn")
+
+
+def sturn_config(setup):
+    # JSON's strings and arrays of strings are TOML's too.
+    users = ", ".join(
+        f"{{ name = {json.dumps(name)}, password = {json.dumps(password)} }}"
+        for name, password in setup.users.items()
+    )
+    return f"""\
+[listen]
+udp = {json.dumps([join(each) for each in setup.listen])}
+tcp = {json.dumps([join(each) for each in setup.listen + setup.listen_tcp])}
+
+[relay]
+addresses = {json.dumps(list(setup.relay_addresses))}
+
+[auth]
+realm = {json.dumps(REALM)}
+users = [{users}]
+secrets = {json.dumps(list(setup.secrets))}
+
+[peers]
+allow = {json.dumps(list(setup.allow_peers))}
+"""
+
+
+def coturn_args(setup, directory):
+    """coturn allows all these peers but loopback by itself.
+
+    It wants one port for all addresses, and with a secret it ignores users.
+    """
+    addresses = [address for address, _ in setup.listen]
+    (port,) = {port for _, port in setup.listen}
+    auth = ["--use-auth-secret"] if setup.secrets else ["--lt-cred-mech"]
+    return [
+        "-n",
+        "--no-cli",
+        "--no-tls",
+        "--no-dtls",
+        "--fingerprint",
+        "--allow-loopback-peers",
+        *auth,
+        f"--realm={REALM}",
+        f"--listening-port={port}",
+        *(f"--listening-ip={each}" for each in addresses),
+        *(f"--aux-server={join(each)}" for each in setup.listen_tcp),
+        *(f"--relay-ip={each}" for each in setup.relay_addresses),
+        *(f"--static-auth-secret={each}" for each in setup.secrets),
+        *(f"--user={name}:{password}" for name, password in setup.users.items()),
+        "--log-file=stdout",
+        "--simple-log",
+        f"--pidfile={directory / 'coturn.pid'}",
+        f"--userdb={directory / 'coturn.db'}",
+    ]
+
+
+def join(endpoint):
+    address, port = endpoint
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def _wait_until_it_answers(server, setup, namespace):
+    program = str(Path(__file__).with_name("stun.py"))
+    endpoints = [
+        *(f"udp:{address}:{port}" for address, port in setup.listen),
+        *(f"tcp:{address}:{port}" for address, port in setup.listen + setup.listen_tcp),
+    ]
+    deadline = time.monotonic() + SECONDS_TO_START
+    while True:
+        # Asked in short rounds, so that a server that ended is noticed at once.
+        asked = run([sys.executable, program, "2", *endpoints], deadline=5, namespace=namespace)
+        if asked.code == 0:
+            return
+        if server.has_ended or time.monotonic() > deadline:
+            how = "ended" if server.has_ended else "did not answer"
+            raise RuntimeError(
+                f"{server.name} {how}: {asked.output.strip()}\n{server.last_lines()}"
+            )
