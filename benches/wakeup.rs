@@ -116,7 +116,7 @@ fn one_round(variant: &str, load: &Load) -> Outcome<generator::Sample> {
     command.args(["serve", variant]);
     let server = spawn_forwarder(command, FLOWS, &clients, &peers)?;
     let relay = Relay {
-        pid: server.pid(),
+        pid: server.process.pid(),
         server: server.listener,
         relayed: &server.relayed,
         clients: &clients,

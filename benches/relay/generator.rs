@@ -27,6 +27,9 @@ pub(crate) const PAYLOAD_MIN: usize = STAMP;
 pub(crate) const PAYLOAD_MAX: usize = 1400;
 /// A lane from which nothing arrived for so long writes off what is under way.
 const STALL: Duration = Duration::from_millis(100);
+/// How long nothing must arrive before a measurement begins.
+const SILENCE: Duration = Duration::from_millis(30);
+const SILENCE_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Which way packets go.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -68,9 +71,13 @@ pub(crate) struct Sample {
     pub(crate) seconds: f64,
     /// CPU time of the server in nanoseconds.
     pub(crate) cpu: u64,
+    /// Nanoseconds that its threads waited for the core.
+    pub(crate) waited: u64,
     pub(crate) delivered: u64,
     pub(crate) lost: u64,
-    /// Packets that were damaged, repeated, misdelivered or of another run.
+    /// Packets that came after they had been written off, or twice.
+    pub(crate) late: u64,
+    /// Packets that were damaged, misdelivered or of another run.
     pub(crate) strays: u64,
 }
 
@@ -90,6 +97,11 @@ impl Sample {
         self.lost as f64 / (self.lost + self.delivered) as f64
     }
 
+    /// Share of the time in which a thread of the server waited for the core.
+    pub(crate) fn denied(&self) -> f64 {
+        self.waited as f64 / 1e9 / self.seconds
+    }
+
     /// Cores the server kept busy.
     pub(crate) fn busy(&self) -> f64 {
         self.cpu as f64 / 1e9 / self.seconds
@@ -104,25 +116,45 @@ pub(crate) fn measure(
     warm_up: Duration,
     duration: Duration,
 ) -> io::Result<Sample> {
+    await_silence(relay)?;
     let run = fresh_run();
     let mut lanes: Vec<Lane<'_>> =
         directions.iter().map(|&direction| Lane::new(direction, run, relay, load)).collect();
     drive(&mut lanes, load, warm_up)?;
-    let (begin, before, start) = (totals(&lanes), sys::cpu_nanoseconds(relay.pid)?, Instant::now());
+    let (begin, before, start) = (totals(&lanes), sys::cpu_time(relay.pid)?, Instant::now());
     drive(&mut lanes, load, duration)?;
     let (end, after, seconds) =
-        (totals(&lanes), sys::cpu_nanoseconds(relay.pid)?, start.elapsed().as_secs_f64());
+        (totals(&lanes), sys::cpu_time(relay.pid)?, start.elapsed().as_secs_f64());
     let sample = Sample {
         seconds,
-        cpu: after - before,
+        cpu: after.ran - before.ran,
+        waited: after.waited - before.waited,
         delivered: end.delivered - begin.delivered,
         lost: end.lost - begin.lost,
+        late: end.late,
         strays: end.strays,
     };
     if sample.delivered == 0 {
         return Err(io::Error::other(format!("nothing came out: {sample:?}")));
     }
     Ok(sample)
+}
+
+/// Discards what an earlier measurement left under way.
+fn await_silence(relay: &Relay<'_>) -> io::Result<()> {
+    let mut batch = Batch::new(BATCH);
+    let (start, mut last) = (Instant::now(), Instant::now());
+    while last.elapsed() < SILENCE {
+        for fleet in [relay.clients, relay.peers] {
+            if batch.receive(fleet.descriptor(), 0, BATCH, 0)? > 0 {
+                last = Instant::now();
+            }
+        }
+        if start.elapsed() > SILENCE_DEADLINE {
+            return Err(io::Error::other("packets of an earlier run do not stop arriving"));
+        }
+    }
+    Ok(())
 }
 
 fn drive(lanes: &mut [Lane<'_>], load: &Load, duration: Duration) -> io::Result<()> {
@@ -151,6 +183,7 @@ fn totals(lanes: &[Lane<'_>]) -> Sample {
     lanes.iter().fold(Sample::default(), |sum, lane| Sample {
         delivered: sum.delivered + lane.delivered,
         lost: sum.lost + lane.lost,
+        late: sum.late + lane.late,
         strays: sum.strays + lane.strays,
         ..sum
     })
@@ -182,6 +215,7 @@ struct Lane<'a> {
     last_arrival: Instant,
     delivered: u64,
     lost: u64,
+    late: u64,
     strays: u64,
     outgoing: Batch,
     incoming: Batch,
@@ -205,6 +239,7 @@ impl<'a> Lane<'a> {
             last_arrival: Instant::now(),
             delivered: 0,
             lost: 0,
+            late: 0,
             strays: 0,
             outgoing,
             incoming: Batch::new(BATCH),
@@ -304,6 +339,10 @@ impl<'a> Lane<'a> {
             return;
         };
         let state = &mut self.flows[flow];
+        if sequence < state.expected {
+            self.late += 1;
+            return;
+        }
         let skipped = sequence - state.expected;
         state.expected = sequence + 1;
         self.lost += skipped;
@@ -331,7 +370,7 @@ impl<'a> Lane<'a> {
                     && slot[2..4] == (self.load.payload as u16).to_be_bytes()
             }
         };
-        let known = framed && run == self.run && (state.expected..state.next).contains(&sequence);
+        let known = framed && run == self.run && sequence < state.next;
         let intact = sequence % 64 != 0
             || (STAMP..self.load.payload).all(|at| payload[at] == filler(at + CHANNEL_HEADER));
         (known && intact).then_some((flow, sequence))

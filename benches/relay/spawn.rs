@@ -102,12 +102,6 @@ pub(crate) struct ForwarderProcess {
     pub(crate) relayed: Vec<SocketAddrV4>,
 }
 
-impl ForwarderProcess {
-    pub(crate) fn pid(&self) -> u32 {
-        self.process.pid()
-    }
-}
-
 /// Starts `command` with the count and the two ports appended, which makes it
 /// run a [`crate::forwarder::Forwarder`], and reads the ports it announces.
 pub(crate) fn spawn_forwarder(

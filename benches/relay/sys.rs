@@ -65,11 +65,6 @@ impl Batch {
         batch
     }
 
-    /// Number of slots.
-    pub(crate) fn capacity(&self) -> usize {
-        self.slots.len()
-    }
-
     /// Receives up to `count` datagrams into the slots from `first` on, each
     /// after `headroom` free bytes. Returns 0 when the socket is empty.
     pub(crate) fn receive(
@@ -285,14 +280,26 @@ pub(crate) fn set_receive_buffer(fd: RawFd, bytes: i32) -> io::Result<()> {
     set(libc::SO_RCVBUFFORCE).or_else(|_| set(libc::SO_RCVBUF)).map(drop)
 }
 
-/// CPU time in nanoseconds that all threads of a process have run so far,
-/// kernel work in their context included.
-pub(crate) fn cpu_nanoseconds(pid: u32) -> io::Result<u64> {
-    let mut sum = 0;
+/// How long the threads of a process have run and waited so far.
+#[derive(Clone, Copy)]
+pub(crate) struct CpuTime {
+    /// Nanoseconds on a core, kernel work in the threads' context included.
+    pub(crate) ran: u64,
+    /// Nanoseconds ready to run while the core did something else.
+    pub(crate) waited: u64,
+}
+
+/// The CPU time of all threads of a process.
+pub(crate) fn cpu_time(pid: u32) -> io::Result<CpuTime> {
+    let mut sum = CpuTime { ran: 0, waited: 0 };
     for task in fs::read_dir(format!("/proc/{pid}/task"))? {
         let text = fs::read_to_string(task?.path().join("schedstat"))?;
-        let ran = text.split(' ').next().and_then(|field| field.parse::<u64>().ok());
-        sum += ran.ok_or_else(|| io::Error::other("schedstat without a first field"))?;
+        let mut fields = text.split(' ').map_while(|field| field.parse::<u64>().ok());
+        let (Some(ran), Some(waited)) = (fields.next(), fields.next()) else {
+            return Err(io::Error::other(format!("unknown schedstat: {text}")));
+        };
+        sum.ran += ran;
+        sum.waited += waited;
     }
     Ok(sum)
 }
