@@ -31,7 +31,7 @@ use std::env;
 use std::error::Error;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::process::Command;
+use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use tokio::io::Interest;
@@ -56,7 +56,17 @@ const TICK: Duration = Duration::from_millis(10);
 const WARM_UP: Duration = Duration::from_millis(300);
 const MEASURED: Duration = Duration::from_secs(3);
 
-fn main() -> Outcome<()> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Outcome<()> {
     let args: Vec<String> = env::args().skip(1).filter(|arg| arg != "--bench").collect();
     match args.first().map(String::as_str) {
         Some("serve") => serve(&args[1..]),

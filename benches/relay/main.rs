@@ -26,6 +26,7 @@ use std::error::Error;
 use std::fmt;
 use std::fs;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
@@ -130,7 +131,17 @@ impl fmt::Display for Way {
     }
 }
 
-fn main() -> Outcome<()> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Outcome<()> {
     let args: Vec<String> = env::args().collect();
     if let [_, mode, count, client_port, peer_port] = args.as_slice()
         && mode == FORWARD
@@ -254,7 +265,14 @@ fn clean_sample(options: &Options, relay: &Relay<'_>, way: Way) -> Outcome<Sampl
         if sample.loss() <= LOSS_MAX {
             return Ok(sample);
         }
-        eprintln!("repeated, lost packets: {sample:?}");
+        eprintln!(
+            "repeated: {:.1}% lost, the server waited for its core {:.0}% of the time",
+            100.0 * sample.loss(),
+            100.0 * sample.denied(),
+        );
     }
-    Err(format!("more than {LOSS_MAX} lost in each of {ATTEMPTS} attempts").into())
+    Err(format!(
+        "more than {LOSS_MAX} lost in each of {ATTEMPTS} attempts; is other work on the cores?"
+    )
+    .into())
 }
