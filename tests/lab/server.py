@@ -79,6 +79,10 @@ realm = {json.dumps(REALM)}
 users = [{users}]
 secrets = {json.dumps(list(setup.secrets))}
 
+[turn]
+# turnutils_uclient binds any channel that RFC 5766 knew.
+rfc5766-channels = true
+
 [peers]
 allow = {json.dumps(list(setup.allow_peers))}
 """

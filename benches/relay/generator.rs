@@ -1,0 +1,406 @@
+//! The load: numbered packets through a relay, counted where they come out.
+//!
+//! Saturation is closed-loop. A lane (one direction) keeps at most
+//! [`Load::window`] packets on the way, [`Load::flow_window`] of them in one
+//! flow, and sends on as they arrive: the server always has a backlog, but one
+//! that fits into the socket buffers. An open loop would overrun them, and the
+//! CPU time of the packets that a server reads and then loses would be charged
+//! to the few that it delivers.
+//!
+//! A packet counts when it carries this run's number, its flow's channel, and
+//! a sequence number not seen before; every 64th is compared byte by byte.
+
+use std::io;
+use std::net::SocketAddrV4;
+use std::time::{Duration, Instant};
+
+use crate::fleet::{CHANNEL_HEADER, Fleet, channel};
+use crate::sys::{self, Batch};
+
+/// Packets moved by one system call at most.
+const BATCH: usize = 64;
+/// A packet begins with run (4 bytes), flow (4) and sequence number (8).
+const STAMP: usize = 16;
+/// Smallest payload that holds a stamp.
+pub(crate) const PAYLOAD_MIN: usize = STAMP;
+/// Largest payload, so that a frame fits an Ethernet's UDP datagram.
+pub(crate) const PAYLOAD_MAX: usize = 1400;
+/// A lane from which nothing arrived for so long writes off what is under way.
+const STALL: Duration = Duration::from_millis(100);
+/// How long nothing must arrive before a measurement begins.
+const SILENCE: Duration = Duration::from_millis(30);
+const SILENCE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Which way packets go.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Direction {
+    /// Client to peer.
+    Up,
+    /// Peer to client.
+    Down,
+}
+
+/// What to send.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Load {
+    /// Bytes of application data in a packet.
+    pub(crate) payload: usize,
+    /// Consecutive packets of one flow.
+    pub(crate) train: usize,
+    /// Packets under way in one direction.
+    pub(crate) window: usize,
+    /// Packets under way in one flow and direction.
+    pub(crate) flow_window: usize,
+    /// Packets per second of all directions together; `None` saturates.
+    pub(crate) rate: Option<f64>,
+}
+
+/// A relay that is ready: where its server listens and what it allocated.
+pub(crate) struct Relay<'a> {
+    pub(crate) pid: u32,
+    pub(crate) server: SocketAddrV4,
+    /// The relayed transport address of each flow.
+    pub(crate) relayed: &'a [SocketAddrV4],
+    pub(crate) clients: &'a Fleet,
+    pub(crate) peers: &'a Fleet,
+}
+
+/// What was counted in one measurement.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Sample {
+    pub(crate) seconds: f64,
+    /// CPU time of the server in nanoseconds.
+    pub(crate) cpu: u64,
+    /// Nanoseconds that its threads waited for the core.
+    pub(crate) waited: u64,
+    pub(crate) delivered: u64,
+    pub(crate) lost: u64,
+    /// Packets that came after they had been written off, or twice.
+    pub(crate) late: u64,
+    /// Packets that were damaged, misdelivered or of another run.
+    pub(crate) strays: u64,
+}
+
+impl Sample {
+    /// CPU seconds per million packets delivered.
+    pub(crate) fn cost(&self) -> f64 {
+        self.cpu as f64 / 1e3 / self.delivered as f64
+    }
+
+    /// Packets delivered per second.
+    pub(crate) fn rate(&self) -> f64 {
+        self.delivered as f64 / self.seconds
+    }
+
+    /// Share of the packets that was lost, 0 to 1.
+    pub(crate) fn loss(&self) -> f64 {
+        self.lost as f64 / (self.lost + self.delivered) as f64
+    }
+
+    /// Share of the time in which a thread of the server waited for the core.
+    pub(crate) fn denied(&self) -> f64 {
+        self.waited as f64 / 1e9 / self.seconds
+    }
+
+    /// Cores the server kept busy.
+    pub(crate) fn busy(&self) -> f64 {
+        self.cpu as f64 / 1e9 / self.seconds
+    }
+}
+
+/// Loads `relay` for `warm_up`, then for `duration` under measurement.
+pub(crate) fn measure(
+    relay: &Relay<'_>,
+    directions: &[Direction],
+    load: &Load,
+    warm_up: Duration,
+    duration: Duration,
+) -> io::Result<Sample> {
+    await_silence(relay)?;
+    let run = fresh_run();
+    let mut lanes: Vec<Lane<'_>> =
+        directions.iter().map(|&direction| Lane::new(direction, run, relay, load)).collect();
+    drive(&mut lanes, load, warm_up)?;
+    let (begin, before, start) = (totals(&lanes), sys::cpu_time(relay.pid)?, Instant::now());
+    drive(&mut lanes, load, duration)?;
+    let (end, after, seconds) =
+        (totals(&lanes), sys::cpu_time(relay.pid)?, start.elapsed().as_secs_f64());
+    let sample = Sample {
+        seconds,
+        cpu: after.ran - before.ran,
+        waited: after.waited - before.waited,
+        delivered: end.delivered - begin.delivered,
+        lost: end.lost - begin.lost,
+        late: end.late,
+        strays: end.strays,
+    };
+    if sample.delivered == 0 {
+        return Err(io::Error::other(format!("nothing came out: {sample:?}")));
+    }
+    Ok(sample)
+}
+
+/// Discards what an earlier measurement left under way.
+fn await_silence(relay: &Relay<'_>) -> io::Result<()> {
+    let mut batch = Batch::new(BATCH);
+    let (start, mut last) = (Instant::now(), Instant::now());
+    while last.elapsed() < SILENCE {
+        for fleet in [relay.clients, relay.peers] {
+            if batch.receive(fleet.descriptor(), 0, BATCH, 0)? > 0 {
+                last = Instant::now();
+            }
+        }
+        if start.elapsed() > SILENCE_DEADLINE {
+            return Err(io::Error::other("packets of an earlier run do not stop arriving"));
+        }
+    }
+    Ok(())
+}
+
+fn drive(lanes: &mut [Lane<'_>], load: &Load, duration: Duration) -> io::Result<()> {
+    let start = Instant::now();
+    let rate = load.rate.map(|rate| rate / lanes.len() as f64);
+    lanes.iter_mut().for_each(|lane| lane.begin(start));
+    loop {
+        let now = Instant::now();
+        if now - start >= duration {
+            return Ok(());
+        }
+        for lane in &mut *lanes {
+            lane.drain(now)?;
+            let credit = match rate {
+                None => lane.credit(),
+                Some(rate) => lane.due(rate, now - start),
+            };
+            if credit > 0 {
+                lane.fill(credit)?;
+            }
+        }
+    }
+}
+
+fn totals(lanes: &[Lane<'_>]) -> Sample {
+    lanes.iter().fold(Sample::default(), |sum, lane| Sample {
+        delivered: sum.delivered + lane.delivered,
+        lost: sum.lost + lane.lost,
+        late: sum.late + lane.late,
+        strays: sum.strays + lane.strays,
+        ..sum
+    })
+}
+
+/// A number that no other measurement on this machine has at the same time.
+fn fresh_run() -> u32 {
+    let unix = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
+    (unix.as_nanos() >> 10) as u32 ^ std::process::id().rotate_left(16)
+}
+
+#[derive(Clone, Copy, Default)]
+struct Flow {
+    /// Number of the next packet to send.
+    next: u64,
+    /// Number of the next packet to arrive; loopback keeps the order.
+    expected: u64,
+}
+
+struct Lane<'a> {
+    direction: Direction,
+    run: u32,
+    load: Load,
+    relay: &'a Relay<'a>,
+    flows: Vec<Flow>,
+    cursor: usize,
+    in_flight: usize,
+    sent_since_start: u64,
+    last_arrival: Instant,
+    delivered: u64,
+    lost: u64,
+    late: u64,
+    strays: u64,
+    outgoing: Batch,
+    incoming: Batch,
+}
+
+impl<'a> Lane<'a> {
+    fn new(direction: Direction, run: u32, relay: &'a Relay<'a>, load: &Load) -> Self {
+        let mut outgoing = Batch::new(BATCH);
+        for i in 0..BATCH {
+            outgoing.slot_mut(i).iter_mut().enumerate().for_each(|(at, byte)| *byte = filler(at));
+        }
+        Self {
+            direction,
+            run: run.wrapping_add(direction as u32),
+            load: *load,
+            relay,
+            flows: vec![Flow::default(); relay.relayed.len()],
+            cursor: 0,
+            in_flight: 0,
+            sent_since_start: 0,
+            last_arrival: Instant::now(),
+            delivered: 0,
+            lost: 0,
+            late: 0,
+            strays: 0,
+            outgoing,
+            incoming: Batch::new(BATCH),
+        }
+    }
+
+    fn begin(&mut self, now: Instant) {
+        self.sent_since_start = 0;
+        self.last_arrival = now;
+    }
+
+    /// Packets that the window has room for, when enough for a good batch.
+    fn credit(&self) -> usize {
+        let credit = self.load.window.saturating_sub(self.in_flight).min(BATCH);
+        let worthwhile = (self.load.window / 8).clamp(1, BATCH / 2).max(self.load.train);
+        if credit >= worthwhile { credit } else { 0 }
+    }
+
+    /// Packets that are due after `elapsed` at `rate`, when a whole train is.
+    fn due(&self, rate: f64, elapsed: Duration) -> usize {
+        let due = (rate * elapsed.as_secs_f64()) as u64 - self.sent_since_start;
+        if due >= self.load.train as u64 { due.min(BATCH as u64) as usize } else { 0 }
+    }
+
+    /// Sends trains round robin, up to `credit` packets.
+    fn fill(&mut self, credit: usize) -> io::Result<()> {
+        let train = self.load.train;
+        let mut count = 0;
+        for _ in 0..self.flows.len() {
+            let flow = self.cursor;
+            let under_way = (self.flows[flow].next - self.flows[flow].expected) as usize;
+            let room = match self.load.rate {
+                None => self.load.flow_window.max(train).saturating_sub(under_way),
+                Some(_) => BATCH,
+            };
+            // One flow alone fills its window; several take turns by train.
+            let wanted = if self.flows.len() == 1 { credit / train * train } else { train };
+            let packets = wanted.min(room / train * train);
+            if count + packets > credit {
+                break;
+            }
+            (0..packets).for_each(|at| self.write(count + at, flow));
+            count += packets;
+            self.cursor = (flow + 1) % self.flows.len();
+        }
+        self.outgoing.send_all(self.source().descriptor(), 0, count);
+        self.in_flight += count;
+        self.sent_since_start += count as u64;
+        Ok(())
+    }
+
+    fn write(&mut self, i: usize, flow: usize) {
+        let sequence = self.flows[flow].next;
+        self.flows[flow].next += 1;
+        let (header, to) = match self.direction {
+            Direction::Up => (CHANNEL_HEADER, self.relay.server),
+            Direction::Down => (0, self.relay.relayed[flow]),
+        };
+        let slot = self.outgoing.slot_mut(i);
+        let payload = &mut slot[CHANNEL_HEADER..];
+        payload[..4].copy_from_slice(&self.run.to_be_bytes());
+        payload[4..8].copy_from_slice(&(flow as u32).to_be_bytes());
+        payload[8..STAMP].copy_from_slice(&sequence.to_be_bytes());
+        slot[..2].copy_from_slice(&channel(flow).to_be_bytes());
+        slot[2..4].copy_from_slice(&(self.load.payload as u16).to_be_bytes());
+        let from = self.source().address(flow);
+        let start = CHANNEL_HEADER - header;
+        self.outgoing.aim(i, start, header + self.load.payload, to, Some(from));
+    }
+
+    /// Takes what has arrived.
+    fn drain(&mut self, now: Instant) -> io::Result<()> {
+        let headroom = match self.direction {
+            Direction::Up => CHANNEL_HEADER,
+            Direction::Down => 0,
+        };
+        let sink = self.sink().descriptor();
+        for _ in 0..4 {
+            let got = self.incoming.receive(sink, 0, BATCH, headroom)?;
+            (0..got).for_each(|i| self.count(i));
+            if got > 0 {
+                self.last_arrival = now;
+            }
+            if got < BATCH {
+                break;
+            }
+        }
+        if self.in_flight > 0 && now - self.last_arrival > STALL {
+            self.write_off(now);
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, i: usize) {
+        let Some((flow, sequence)) = self.recognise(i) else {
+            self.strays += 1;
+            return;
+        };
+        let state = &mut self.flows[flow];
+        if sequence < state.expected {
+            self.late += 1;
+            return;
+        }
+        let skipped = sequence - state.expected;
+        state.expected = sequence + 1;
+        self.lost += skipped;
+        self.delivered += 1;
+        self.in_flight -= 1 + skipped as usize;
+    }
+
+    /// Flow and sequence number of a packet that is one of this lane's.
+    fn recognise(&self, i: usize) -> Option<(usize, u64)> {
+        let slot = self.incoming.slot(i);
+        let payload = &slot[CHANNEL_HEADER..];
+        let run = u32::from_be_bytes(*payload.first_chunk()?);
+        let flow = u32::from_be_bytes(*payload[4..].first_chunk()?) as usize;
+        let sequence = u64::from_be_bytes(*payload[8..].first_chunk()?);
+        let state = self.flows.get(flow)?;
+        let framed = match self.direction {
+            Direction::Up => {
+                self.incoming.received(i) == self.load.payload
+                    && self.incoming.source(i) == self.relay.relayed[flow]
+            }
+            Direction::Down => {
+                self.incoming.received(i) == CHANNEL_HEADER + self.load.payload
+                    && self.incoming.source(i) == self.relay.server
+                    && slot[..2] == channel(flow).to_be_bytes()
+                    && slot[2..4] == (self.load.payload as u16).to_be_bytes()
+            }
+        };
+        let known = framed && run == self.run && sequence < state.next;
+        let intact = sequence % 64 != 0
+            || (STAMP..self.load.payload).all(|at| payload[at] == filler(at + CHANNEL_HEADER));
+        (known && intact).then_some((flow, sequence))
+    }
+
+    fn write_off(&mut self, now: Instant) {
+        for flow in &mut self.flows {
+            self.lost += flow.next - flow.expected;
+            flow.expected = flow.next;
+        }
+        self.in_flight = 0;
+        self.last_arrival = now;
+    }
+
+    fn source(&self) -> &'a Fleet {
+        match self.direction {
+            Direction::Up => self.relay.clients,
+            Direction::Down => self.relay.peers,
+        }
+    }
+
+    fn sink(&self) -> &'a Fleet {
+        match self.direction {
+            Direction::Up => self.relay.peers,
+            Direction::Down => self.relay.clients,
+        }
+    }
+}
+
+/// The byte that a packet carries at `at`, when it is not the stamp.
+fn filler(at: usize) -> u8 {
+    (at as u8).wrapping_mul(31)
+}

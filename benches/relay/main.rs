@@ -1,0 +1,278 @@
+//! Servers side by side: CPU time per relayed packet.
+//!
+//! Each round starts each server in turn on one core, opens N allocations on
+//! it with long-term credentials, and relays ChannelData through it from the
+//! other core: up (client to peer), down, and both at once. What is compared
+//! is the CPU time of all the server's threads per packet that came out.
+//! `docs/benchmarks.md` tells how to read it; `scripts/bench` runs it.
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a report on standard output is what it is for"
+)]
+
+mod control;
+mod fleet;
+#[allow(dead_code, reason = "the wakeup benchmark nests it in a runtime")]
+mod forwarder;
+mod generator;
+mod report;
+mod servers;
+mod spawn;
+mod sys;
+
+use std::env;
+use std::error::Error;
+use std::fmt;
+use std::fs;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, ValueEnum};
+
+use fleet::{FLOWS_MAX, Fleet};
+use forwarder::Forwarder;
+use generator::{Direction, Load, PAYLOAD_MAX, PAYLOAD_MIN, Relay, Sample};
+use report::Point;
+use servers::{FORWARD, Kind, Server};
+use spawn::GENERATOR_CORE;
+
+type Outcome<T> = Result<T, Box<dyn Error>>;
+
+/// Before each measurement, so that caches and windows are as they stay.
+const WARM_UP: Duration = Duration::from_millis(300);
+/// Nothing is refreshed, so a server must be done before a permission ends.
+const SERVER_SECONDS_MAX: f64 = 240.0;
+/// A point whose loss is above this is measured again.
+const LOSS_MAX: f64 = 0.02;
+const ATTEMPTS: usize = 5;
+/// A server kept from its core for more of the time than this was not alone.
+const DENIED_MAX: f64 = 0.1;
+
+/// Compare the CPU time that TURN servers need per relayed packet.
+#[derive(Parser)]
+#[command(name = "scripts/bench")]
+struct Options {
+    /// Servers to measure, in the order of the rows.
+    #[arg(long, value_delimiter = ',', default_value = "coturn,sturn,forwarder")]
+    servers: Vec<Kind>,
+    /// Numbers of allocations, each with one channel.
+    #[arg(long, value_delimiter = ',', default_value = "1,100,1000")]
+    allocations: Vec<usize>,
+    /// Directions to relay in.
+    #[arg(long, value_delimiter = ',', default_value = "up,down,both")]
+    directions: Vec<Way>,
+    /// Bytes of application data in a packet.
+    #[arg(long, default_value_t = 160)]
+    payload: usize,
+    /// Consecutive packets of one allocation.
+    #[arg(long, default_value_t = 1)]
+    train: usize,
+    /// Seconds of one measurement.
+    #[arg(long, default_value_t = 2.0)]
+    seconds: f64,
+    /// Rounds; the order of the servers alternates.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Packets per second, all directions together, instead of saturation.
+    #[arg(long)]
+    rate: Option<f64>,
+    /// Packets under way in one direction at saturation.
+    #[arg(long, default_value_t = 128)]
+    window: usize,
+    /// Packets under way in one allocation and direction at saturation.
+    #[arg(long, default_value_t = 64)]
+    flow_window: usize,
+    /// Write every round as JSON.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Write the table, the machine and the command into a page.
+    #[arg(
+        long,
+        value_name = "FILE",
+        num_args = 0..=1,
+        default_missing_value = "docs/benchmarks.md"
+    )]
+    write: Option<PathBuf>,
+    /// What `cargo bench` adds.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// One or both directions.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum, Debug)]
+enum Way {
+    /// Client to peer.
+    Up,
+    /// Peer to client.
+    Down,
+    /// Up and down at once.
+    Both,
+}
+
+impl Way {
+    fn directions(self) -> &'static [Direction] {
+        match self {
+            Self::Up => &[Direction::Up],
+            Self::Down => &[Direction::Down],
+            Self::Both => &[Direction::Up, Direction::Down],
+        }
+    }
+}
+
+impl fmt::Display for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Up => "up",
+            Self::Down => "down",
+            Self::Both => "both",
+        })
+    }
+}
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Outcome<()> {
+    let args: Vec<String> = env::args().collect();
+    if let [_, mode, count, client_port, peer_port] = args.as_slice()
+        && mode == FORWARD
+    {
+        let ports = (client_port.parse()?, peer_port.parse()?);
+        let mut forwarder = Forwarder::bind(count.parse()?, ports.0, ports.1)?;
+        forwarder.announce()?;
+        return Ok(forwarder.run()?);
+    }
+    let options = Options::parse();
+    check(&options)?;
+    let points = measure(&options)?;
+    for line in report::machine(&options)? {
+        println!("{line}");
+    }
+    if points.iter().any(Point::disturbed) {
+        eprintln!("warning: other processes ran on the server's core; see the column \"waited\"");
+    }
+    println!("\n{}", report::table(&points, &options));
+    if let Some(file) = &options.json {
+        let report = report::json(&points, &options)?;
+        fs::write(file, format!("{report:#}\n"))?;
+    }
+    if let Some(page) = &options.write {
+        report::write_into(page, &points, &options)?;
+    }
+    Ok(())
+}
+
+fn check(options: &Options) -> Outcome<()> {
+    let fail = |text: String| Err(text.into());
+    if options.servers.is_empty() || options.rounds == 0 {
+        return fail("at least one server and one round".to_owned());
+    }
+    if !(PAYLOAD_MIN..=PAYLOAD_MAX).contains(&options.payload) {
+        return fail(format!("--payload is from {PAYLOAD_MIN} to {PAYLOAD_MAX}"));
+    }
+    if !options.allocations.iter().all(|count| (1..=FLOWS_MAX).contains(count)) {
+        return fail(format!("--allocations are from 1 to {FLOWS_MAX}"));
+    }
+    if !(1..=32).contains(&options.train) || options.window < 2 * options.train {
+        return fail("--train is from 1 to 32 and at most half of --window".to_owned());
+    }
+    let per_server = options.seconds * (options.directions.len() * ATTEMPTS) as f64;
+    if !(0.1..SERVER_SECONDS_MAX).contains(&per_server) {
+        return fail(format!("--seconds is too small or too large ({per_server} s per server)"));
+    }
+    Ok(())
+}
+
+fn measure(options: &Options) -> Outcome<Vec<Point>> {
+    sys::pin(GENERATOR_CORE)?;
+    let mut points = Vec::new();
+    for &allocations in &options.allocations {
+        let empty = || options.servers.iter().map(|kind| (*kind, Vec::new())).collect();
+        let mut rows: Vec<Point> = options
+            .directions
+            .iter()
+            .map(|&way| Point { allocations, way, servers: empty() })
+            .collect();
+        for round in 0..options.rounds {
+            let mut order: Vec<usize> = (0..options.servers.len()).collect();
+            if round % 2 == 1 {
+                order.reverse();
+            }
+            for server in order {
+                one_server(options, server, &mut rows)
+                    .map_err(|error| format!("round {}: {error}", round + 1))?;
+            }
+        }
+        points.append(&mut rows);
+    }
+    Ok(points)
+}
+
+/// Measures one server in every direction and adds a sample to each row.
+fn one_server(options: &Options, server: usize, rows: &mut [Point]) -> Outcome<()> {
+    let (kind, allocations) = (options.servers[server], rows[0].allocations);
+    let (clients, peers) = (Fleet::clients()?, Fleet::peers()?);
+    let mut running = Server::start(kind, allocations, &clients, &peers)?;
+    for row in rows {
+        let relay = Relay {
+            pid: running.process.pid(),
+            server: running.address,
+            relayed: &running.relayed,
+            clients: &clients,
+            peers: &peers,
+        };
+        let sample = clean_sample(options, &relay, row.way).map_err(|error| {
+            let what = format!("{kind}, {allocations} allocations, {}: {error}", row.way);
+            running.process.explain(&what)
+        })?;
+        eprintln!(
+            "{kind:<9} {allocations:>5} {:<4} {:>7.3} CPU s per million {:>8.0} pps {:>5.2}% lost",
+            row.way,
+            sample.cost(),
+            sample.rate(),
+            100.0 * sample.loss(),
+        );
+        row.servers[server].1.push(sample);
+    }
+    Ok(())
+}
+
+/// Measures until little enough was lost: on a machine that does other work
+/// too, a server can lose its core for longer than its sockets can hold.
+fn clean_sample(options: &Options, relay: &Relay<'_>, way: Way) -> Outcome<Sample> {
+    let load = Load {
+        payload: options.payload,
+        train: options.train,
+        window: options.window,
+        flow_window: options.flow_window,
+        rate: options.rate,
+    };
+    let duration = Duration::from_secs_f64(options.seconds);
+    for _ in 0..ATTEMPTS {
+        let sample = generator::measure(relay, way.directions(), &load, WARM_UP, duration)?;
+        if sample.strays > 0 {
+            return Err(format!("damaged or misdelivered packets: {sample:?}").into());
+        }
+        if sample.loss() <= LOSS_MAX {
+            return Ok(sample);
+        }
+        eprintln!(
+            "repeated: {:.1}% lost, the server waited for its core {:.0}% of the time",
+            100.0 * sample.loss(),
+            100.0 * sample.denied(),
+        );
+    }
+    Err(format!(
+        "more than {LOSS_MAX} lost in each of {ATTEMPTS} attempts; is other work on the cores?"
+    )
+    .into())
+}

@@ -1,0 +1,183 @@
+//! The servers under test, each with one worker on one core.
+
+use std::env;
+use std::fmt;
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use clap::ValueEnum;
+
+use crate::Outcome;
+use crate::control::{Control, PASSWORD, REALM, USER};
+use crate::fleet::Fleet;
+use crate::spawn::{Process, spawn_forwarder};
+
+/// First port that servers relay from; their listeners stay below.
+const RELAY_PORTS: u16 = 49152;
+/// The argument with which this program is a forwarder.
+pub(crate) const FORWARD: &str = "forward";
+
+/// A server that can be measured.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum, Debug)]
+pub(crate) enum Kind {
+    /// Debian's coturn.
+    Coturn,
+    /// The `sturn` of this build.
+    Sturn,
+    /// The socket work of a relay without TURN.
+    Forwarder,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Coturn => "coturn",
+            Self::Sturn => "sturn",
+            Self::Forwarder => "forwarder",
+        })
+    }
+}
+
+/// A server that relays for every flow.
+pub(crate) struct Server {
+    pub(crate) process: Process,
+    pub(crate) address: SocketAddrV4,
+    pub(crate) relayed: Vec<SocketAddrV4>,
+}
+
+impl Server {
+    /// Starts a server and opens `count` allocations on it.
+    pub(crate) fn start(kind: Kind, count: usize, clients: &Fleet, peers: &Fleet) -> Outcome<Self> {
+        match kind {
+            Kind::Coturn => Self::turn(kind, count, clients, peers, coturn),
+            Kind::Sturn => Self::turn(kind, count, clients, peers, sturn),
+            Kind::Forwarder => {
+                let mut command = Command::new(env::current_exe()?);
+                command.arg(FORWARD);
+                let started = spawn_forwarder(command, count, clients, peers)?;
+                Ok(Self {
+                    process: started.process,
+                    address: started.listener,
+                    relayed: started.relayed,
+                })
+            }
+        }
+    }
+
+    fn turn(
+        kind: Kind,
+        count: usize,
+        clients: &Fleet,
+        peers: &Fleet,
+        command: fn(SocketAddrV4, &Scratch) -> Outcome<Command>,
+    ) -> Outcome<Self> {
+        let address = free_address()?;
+        let scratch = Scratch::create()?;
+        let mut process = Process::start(command(address, &scratch)?, &kind.to_string())?;
+        let mut control = Control::new(address, clients);
+        process.until("answer a Binding request", |_| {
+            control.answers(Duration::from_millis(100)).then_some(())
+        })?;
+        let relayed = (0..count)
+            .map(|flow| {
+                let peer = Fleet::peer_address(flow, peers.port());
+                control.open(flow, peer).map_err(|error| {
+                    process.explain(&format!("{kind}, allocation {flow}: {error}"))
+                })
+            })
+            .collect::<Outcome<_>>()?;
+        Ok(Self { process, address, relayed })
+    }
+}
+
+/// What a server calls itself, for the report.
+pub(crate) fn version(kind: Kind) -> Outcome<String> {
+    let (program, argument) = match kind {
+        Kind::Coturn => ("turnserver", "--version"),
+        Kind::Sturn => (STURN, "--version"),
+        Kind::Forwarder => return Ok("forwarder of this build".to_owned()),
+    };
+    let output = Command::new(program).arg(argument).output()?;
+    let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    Ok(if kind == Kind::Coturn { format!("coturn {text} (Debian)") } else { text })
+}
+
+const STURN: &str = env!("CARGO_BIN_EXE_sturn");
+
+/// coturn as a careful operator would run it for this load: one relay thread,
+/// UDP only, nothing else listening, no log of sessions.
+fn coturn(address: SocketAddrV4, scratch: &Scratch) -> Outcome<Command> {
+    let mut command = Command::new("turnserver");
+    command
+        .args(["-n", "--lt-cred-mech", "--log-file=stdout", "--simple-log"])
+        .args(["--no-cli", "--no-tls", "--no-dtls", "--no-tcp", "--no-tcp-relay"])
+        .args(["--relay-threads=1", "--allow-loopback-peers"])
+        .arg(format!("--listening-ip={}", address.ip()))
+        .arg(format!("--listening-port={}", address.port()))
+        .arg(format!("--relay-ip={}", address.ip()))
+        .arg(format!("--min-port={RELAY_PORTS}"))
+        .arg(format!("--realm={REALM}"))
+        .arg(format!("--user={USER}:{PASSWORD}"))
+        .arg(format!("--userdb={}", scratch.0.join("turndb").display()))
+        .arg(format!("--pidfile={}", scratch.0.join("pid").display()));
+    Ok(command)
+}
+
+fn sturn(address: SocketAddrV4, scratch: &Scratch) -> Outcome<Command> {
+    let file = scratch.0.join("sturn.toml");
+    let config = format!(
+        r#"[listen]
+udp = ["{address}"]
+tcp = []
+[relay]
+addresses = ["{ip}"]
+ports = "{RELAY_PORTS}-65535"
+[auth]
+realm = "{REALM}"
+users = [{{ name = "{USER}", password = "{PASSWORD}" }}]
+[peers]
+allow = ["127.0.0.0/8"]
+[limits]
+answers-per-prefix = 0
+[workers]
+count = 1
+"#,
+        ip = address.ip(),
+    );
+    fs::write(&file, config)?;
+    let mut command = Command::new(STURN);
+    command.arg("serve").arg("--config").arg(file);
+    Ok(command)
+}
+
+/// A free UDP port below the relay's range.
+fn free_address() -> Outcome<SocketAddrV4> {
+    for _ in 0..100 {
+        let port = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+        if port < RELAY_PORTS {
+            return Ok(SocketAddrV4::new(Ipv4Addr::LOCALHOST, port));
+        }
+    }
+    Err("no free port below the relay's range".into())
+}
+
+/// A directory for a server's files, removed when dropped.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn create() -> Outcome<Self> {
+        let path = env::temp_dir().join(format!("sturn-bench-{}", std::process::id()));
+        fs::create_dir_all(&path)?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // Left behind it would only take space in a directory meant for that.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
