@@ -5,7 +5,7 @@ use super::mailbox::Mail;
 use super::token::Token;
 use crate::io::{Body, Outgoing};
 use crate::net::Now;
-use crate::turn::{Client, Event, Input, Output, PortRequest, RelayId, Traffic};
+use crate::turn::{Client, Event, Input, Output, PortRequest, RelayId, ShardMessage, Traffic};
 
 impl Worker {
     /// Does everything that the core has asked for since the last time.
@@ -16,7 +16,15 @@ impl Worker {
                 Output::OpenRelay { relay, port } => self.open_relay(now, relay, port),
                 Output::CloseRelay { relay } => self.relays.close(relay),
                 Output::ReleasePort { reserved } => self.relays.release(reserved),
-                Output::ToShard { shard, message } => self.mail.send(shard, message),
+                Output::ToShard { shard, message } => {
+                    let held = match &message {
+                        ShardMessage::ReservationAnswer { reserved: Some(reserved), .. } => {
+                            self.relays.hand_over(*reserved)
+                        }
+                        _ => None,
+                    };
+                    self.mail.send(shard, message, held);
+                }
                 // There are no user stores outside the configuration.
                 Output::LookupKey { ticket, .. } => {
                     self.core.handle_input(now, Input::Key { ticket, user: None });
@@ -32,7 +40,10 @@ impl Worker {
         let mut taken = 0;
         while let Some(mail) = self.mail.receive(&mut taken) {
             match mail {
-                Mail::Shard { from, message } => {
+                Mail::Shard { from, message, held } => {
+                    if let Some(held) = held {
+                        self.relays.take_over(held);
+                    }
                     self.core.handle_input(now, Input::FromShard { shard: from, message });
                 }
                 Mail::Stop => {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc::{self, error::TryRecvError, error::TrySendError};
 
+use super::relay_sockets::Held;
 use crate::io::Waker;
 use crate::turn::ShardMessage;
 
@@ -28,6 +29,8 @@ pub enum Mail {
         from: u16,
         /// What it says.
         message: ShardMessage,
+        /// The socket of a port that the message hands over.
+        held: Option<Held>,
     },
     /// End every allocation and return.
     Stop,
@@ -114,9 +117,9 @@ impl Exchange {
         }
     }
 
-    pub(super) fn send(&mut self, to: u16, message: ShardMessage) {
+    pub(super) fn send(&mut self, to: u16, message: ShardMessage, held: Option<Held>) {
         if let Some(waiting) = self.waiting.get_mut(usize::from(to)) {
-            waiting.push_back(Mail::Shard { from: self.index, message });
+            waiting.push_back(Mail::Shard { from: self.index, message, held });
         }
     }
 

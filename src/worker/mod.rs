@@ -45,7 +45,7 @@ use token::Token;
 
 pub use mailbox::{Mail, Mailbox, Post};
 pub use ports::PortTable;
-pub use relay_sockets::RelayConfig;
+pub use relay_sockets::{Held, RelayConfig};
 
 /// Packet buffers of a worker. A turn of the loop flushes when they run out.
 const SLOTS: usize = 512;

@@ -30,6 +30,8 @@ pub struct RelayConfig {
 pub(super) struct RelaySockets {
     config: RelayConfig,
     sockets: Vec<Option<RelaySocket>>,
+    /// Bound to the ports that are set aside, so that nobody else gets them.
+    held: Vec<Held>,
     random: PortChoice,
     next_address: usize,
 }
@@ -43,6 +45,14 @@ pub(super) struct RelaySocket {
     pub(super) chain: super::egress::Chain,
 }
 
+/// A socket on a port that was set aside. It follows the port when another worker
+/// gets it.
+#[derive(Debug)]
+pub struct Held {
+    address: RelayedAddr,
+    socket: UdpSocket,
+}
+
 /// A relay socket that was opened.
 pub(super) struct Opened {
     pub(super) local: RelayedAddr,
@@ -52,7 +62,13 @@ pub(super) struct Opened {
 
 impl RelaySockets {
     pub(super) fn new(config: RelayConfig) -> Self {
-        Self { config, sockets: Vec::new(), random: PortChoice::default(), next_address: 0 }
+        Self {
+            config,
+            sockets: Vec::new(),
+            held: Vec::new(),
+            random: PortChoice::default(),
+            next_address: 0,
+        }
     }
 
     #[inline]
@@ -94,8 +110,20 @@ impl RelaySockets {
         }
     }
 
+    /// Gives up a port that was set aside, for another worker to use.
+    pub(super) fn hand_over(&mut self, reserved: RelayedAddr) -> Option<Held> {
+        let at = self.held.iter().position(|held| held.address == reserved)?;
+        Some(self.held.swap_remove(at))
+    }
+
+    /// Takes over a port that another worker had set aside.
+    pub(super) fn take_over(&mut self, held: Held) {
+        self.held.push(held);
+    }
+
     /// Frees a port that was set aside.
-    pub(super) fn release(&self, reserved: RelayedAddr) {
+    pub(super) fn release(&mut self, reserved: RelayedAddr) {
+        self.hand_over(reserved);
         self.config.ports.free(reserved.ip(), reserved.port());
     }
 
@@ -119,9 +147,10 @@ impl RelaySockets {
             };
             let Some(number) = taken else { break };
             let pair = port == PortRequest::EvenAndReserveNext;
-            match self.bind(ip, number) {
-                Ok(socket) => {
-                    let next = pair.then(|| RelayedAddr::new(SocketAddr::new(ip, number + 1)));
+            match self.bind_one_or_two(ip, number, pair) {
+                Ok((socket, held)) => {
+                    let next = held.as_ref().map(|held| held.address);
+                    self.held.extend(held);
                     opened = Some((address, socket, next));
                     break;
                 }
@@ -148,13 +177,31 @@ impl RelaySockets {
     ) -> io::Result<(RelayAddress, UdpSocket, Option<RelayedAddr>)> {
         let known = self.config.addresses.iter().find(|a| a.local == reserved.ip()).copied();
         let address = known.ok_or(io::ErrorKind::AddrNotAvailable)?;
-        match self.bind(reserved.ip(), reserved.port()) {
+        let socket = match self.hand_over(reserved) {
+            Some(held) => Ok(held.socket),
+            None => self.bind(reserved.ip(), reserved.port()),
+        };
+        match socket {
             Ok(socket) => Ok((address, socket, None)),
             Err(error) => {
                 self.release(reserved);
                 Err(error)
             }
         }
+    }
+
+    fn bind_one_or_two(
+        &self,
+        ip: IpAddr,
+        port: u16,
+        pair: bool,
+    ) -> io::Result<(UdpSocket, Option<Held>)> {
+        let socket = self.bind(ip, port)?;
+        let held = pair.then(|| -> io::Result<Held> {
+            let socket = self.bind(ip, port + 1)?;
+            Ok(Held { address: RelayedAddr::new(SocketAddr::new(ip, port + 1)), socket })
+        });
+        Ok((socket, held.transpose()?))
     }
 
     fn bind(&self, ip: IpAddr, port: u16) -> io::Result<UdpSocket> {
