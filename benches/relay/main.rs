@@ -246,8 +246,10 @@ fn one_server(options: &Options, server: usize, rows: &mut [Point]) -> Outcome<(
     Ok(())
 }
 
-/// Measures until little enough was lost: on a machine that does other work
-/// too, a server can lose its core for longer than its sockets can hold.
+/// Measures until the server had its core and lost little: on a machine that
+/// does other work too, it can be kept waiting for longer than its sockets can
+/// hold. Of attempts that were all disturbed the least disturbed one counts,
+/// unless it lost too much.
 fn clean_sample(options: &Options, relay: &Relay<'_>, way: Way) -> Outcome<Sample> {
     let load = Load {
         payload: options.payload,
@@ -257,22 +259,23 @@ fn clean_sample(options: &Options, relay: &Relay<'_>, way: Way) -> Outcome<Sampl
         rate: options.rate,
     };
     let duration = Duration::from_secs_f64(options.seconds);
+    let mut best: Option<Sample> = None;
     for _ in 0..ATTEMPTS {
         let sample = generator::measure(relay, way.directions(), &load, WARM_UP, duration)?;
         if sample.strays > 0 {
             return Err(format!("damaged or misdelivered packets: {sample:?}").into());
         }
         if sample.loss() <= LOSS_MAX {
-            return Ok(sample);
+            if sample.denied() <= DENIED_MAX {
+                return Ok(sample);
+            }
+            best = best.filter(|best| best.denied() <= sample.denied()).or(Some(sample));
         }
         eprintln!(
-            "repeated: {:.1}% lost, the server waited for its core {:.0}% of the time",
+            "disturbed: {:.1}% lost, the server waited for its core {:.0}% of the time",
             100.0 * sample.loss(),
             100.0 * sample.denied(),
         );
     }
-    Err(format!(
-        "more than {LOSS_MAX} lost in each of {ATTEMPTS} attempts; is other work on the cores?"
-    )
-    .into())
+    best.ok_or_else(|| format!("more than {LOSS_MAX} lost in each of {ATTEMPTS} attempts").into())
 }
