@@ -253,6 +253,8 @@ impl Carried {
 #[derive(Default)]
 struct Shell {
     addresses: Vec<RelayAddress>,
+    /// The lowest port of its range, which is even.
+    first_port: u16,
     sockets: BTreeMap<RelayId, RelayedAddr>,
     /// Ports in use: of sockets, and set aside.
     used: BTreeSet<RelayedAddr>,
@@ -279,15 +281,16 @@ impl Shell {
         let local = local.expect("only families that can be relayed are asked for");
         let at = |port| RelayedAddr::new(SocketAddr::new(local, port));
         let free = |port: &u16| !self.used.contains(&at(*port));
+        let first = self.first_port;
         let picked = match port {
             PortRequest::Reserved(reserved) => {
                 assert!(self.used.contains(&reserved), "set aside before");
                 return (reserved, None);
             }
-            PortRequest::Any => (49_153..).find(free),
-            PortRequest::Even => (49_152..).step_by(2).find(free),
+            PortRequest::Any => (first + 1..).find(free),
+            PortRequest::Even => (first..).step_by(2).find(free),
             PortRequest::EvenAndReserveNext => {
-                (49_152..).step_by(2).find(|port| free(port) && free(&(port + 1)))
+                (first..).step_by(2).find(|port| free(port) && free(&(port + 1)))
             }
         };
         let socket = at(picked.unwrap());
@@ -338,7 +341,9 @@ impl Bench {
         let addresses = settings.relay.addresses.clone();
         let random = [shard.index as u8 + 1; 32];
         let server = Server::new(settings, shard, random, HashSeed::new(7), start);
-        Self { server, now, shell: Shell { addresses, ..Shell::default() } }
+        // Shards share an address, so each has ports of its own.
+        let first_port = 49_152 + 1000 * shard.index;
+        Self { server, now, shell: Shell { addresses, first_port, ..Shell::default() } }
     }
 
     // Packets.
