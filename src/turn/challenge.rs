@@ -9,11 +9,12 @@
 //! 5. wrong integrity: 401;
 //! 6. old nonce: 438.
 //!
-//! Steps 4 and 5 look and cost the same from outside.
+//! Steps 4 and 5 look and cost the same from outside. A user who has to be looked
+//! up outside makes an exception: step 6 comes first then, so that only a client
+//! that owns its address can make the server remember and ask.
 
 use std::sync::Arc;
 
-use super::allocation::Allocation;
 use super::pending::MAX_REQUEST;
 use super::reply::{Envelope, Reject, Signature};
 use super::settings::ExpiryCheck;
@@ -21,7 +22,7 @@ use super::vocabulary::{
     AllocationId, AuthFailure, Client, DropReason, Event, LookupName, Output, Ticket,
 };
 use super::{Server, Timer};
-use crate::auth::{Algorithm, Freshness, Identity, Key, NonceKey, StoredKeys};
+use crate::auth::{Algorithm, Directory, Freshness, Identity, Key, NonceKey, StoredKeys, userhash};
 use crate::net::Now;
 use crate::stun::{Attribute, ErrorCode, Integrity, Message, verify_sha1, verify_sha256};
 
@@ -69,12 +70,7 @@ impl Server {
         let allocation = self.table.find(&from.five_tuple);
         let (identity, key) =
             self.identify(now, from, request, &credentials, allocation, external)?;
-        let client = from.five_tuple.client.socket();
-        if self.nonces.check(now, client, credentials.nonce) == Freshness::Stale {
-            self.report(from, AuthFailure::StaleNonce);
-            let code = ErrorCode::STALE_NONCE;
-            return Err(Reject::Challenge(code, code.reason()));
-        }
+        self.check_nonce(now, from, &credentials)?;
         envelope.signature = Some(Signature { integrity: response_integrity(request), key });
         if request.unknown().as_slice().is_empty() {
             Ok(Authenticated { identity, key, allocation })
@@ -134,17 +130,24 @@ impl Server {
         allocation: Option<AllocationId>,
         external: Option<&ExternalKeys>,
     ) -> Result<(Identity, Key), Reject> {
+        if let Some(owner) = self.owner(now, request, credentials, allocation) {
+            return Ok(owner);
+        }
         let mut tried = false;
         let mut proves = |key: &Key| {
             tried = true;
             verify(request, key)
         };
-        let known = self.find_identity(now, credentials, allocation, external, &mut proves);
+        let known = self.find_identity(now, credentials, external, &mut proves);
         if let Some(found) = known {
             return Ok(found);
         }
-        if !tried && external.is_none() && self.settings.auth.external {
-            return Err(self.park(now, from, request, credentials));
+        if !tried
+            && external.is_none()
+            && let Some(name) = self.to_look_up(credentials)
+        {
+            self.check_nonce(now, from, credentials)?;
+            return Err(self.park(now, from, request, name));
         }
         if !tried {
             // As much work for an unknown user as for a wrong password.
@@ -162,14 +165,10 @@ impl Server {
         &self,
         now: Now,
         credentials: &Credentials<'_>,
-        allocation: Option<AllocationId>,
         external: Option<&ExternalKeys>,
         proves: &mut impl FnMut(&Key) -> bool,
     ) -> Option<(Identity, Key)> {
-        let directory = self.settings.auth.directory.as_ref()?;
-        if credentials.realm != directory.realm().as_bytes() {
-            return None;
-        }
+        let directory = self.directory_of(credentials)?;
         let algorithm = credentials.algorithm;
         let name = match credentials.name.as_ref()? {
             LookupName::Name(name) => name,
@@ -178,42 +177,63 @@ impl Server {
                 None => return from_outside(external, algorithm, proves),
             },
         };
-        let cached = allocation.and_then(|id| self.table.get(id));
-        if let Some(found) = cached.and_then(|a| self.owner_of(now, a, name, algorithm, proves)) {
-            return Some(found);
-        }
         directory
             .authenticate(now, name, algorithm, &mut *proves)
             .or_else(|| from_outside(external, algorithm, proves))
     }
 
-    /// The owner of an allocation proves itself with the key it came with.
-    fn owner_of(
+    /// The owner of an allocation proves itself with the key it came with; no
+    /// lookup is needed. With any other key it is looked up like everybody else.
+    fn owner(
         &self,
         now: Now,
-        allocation: &Allocation,
-        name: &str,
-        algorithm: Algorithm,
-        proves: &mut impl FnMut(&Key) -> bool,
+        request: &Message<'_>,
+        credentials: &Credentials<'_>,
+        allocation: Option<AllocationId>,
     ) -> Option<(Identity, Key)> {
-        let identity = &allocation.identity;
+        let directory = self.directory_of(credentials)?;
+        let allocation = self.table.get(allocation?).filter(|a| !a.is_over(now.mono))?;
+        let (identity, key) = (&allocation.identity, allocation.key);
         let ended = self.settings.auth.expiry == ExpiryCheck::Refresh
             && identity.expires.is_some_and(|at| at < now.unix_secs());
-        let fits = !ended && *identity.name == *name && allocation.key.algorithm() == algorithm;
-        (fits && proves(&allocation.key)).then(|| (identity.clone(), allocation.key))
+        let named = match credentials.name.as_ref()? {
+            LookupName::Name(name) => *name == identity.name,
+            LookupName::Hash(hash) => *hash == userhash(&identity.name, directory.realm()),
+        };
+        let fits = !ended && named && key.algorithm() == credentials.algorithm;
+        (fits && verify(request, &key)).then(|| (identity.clone(), key))
     }
 
-    /// Parks a request until the keys of its user are known.
-    fn park(
+    /// The directory, when the request is for its realm.
+    fn directory_of(&self, credentials: &Credentials<'_>) -> Option<&Directory> {
+        let directory = self.settings.auth.directory.as_deref()?;
+        (credentials.realm == directory.realm().as_bytes()).then_some(directory)
+    }
+
+    /// Check 6.
+    fn check_nonce(
         &mut self,
         now: Now,
         from: Client,
-        request: &Message<'_>,
         credentials: &Credentials<'_>,
-    ) -> Reject {
-        let Some(name) = credentials.name.clone() else {
-            return Reject::Challenge(ErrorCode::UNAUTHENTICATED, "");
-        };
+    ) -> Result<(), Reject> {
+        let client = from.five_tuple.client.socket();
+        if self.nonces.check(now, client, credentials.nonce) == Freshness::Valid {
+            return Ok(());
+        }
+        self.report(from, AuthFailure::StaleNonce);
+        let code = ErrorCode::STALE_NONCE;
+        Err(Reject::Challenge(code, code.reason()))
+    }
+
+    /// The name to ask the shell for, when somebody outside could know it.
+    fn to_look_up(&self, credentials: &Credentials<'_>) -> Option<LookupName> {
+        self.directory_of(credentials).filter(|_| self.settings.auth.external)?;
+        credentials.name.clone()
+    }
+
+    /// Parks a request until the keys of its user are known.
+    fn park(&mut self, now: Now, from: Client, request: &Message<'_>, name: LookupName) -> Reject {
         if self.pending.has(from) {
             return Reject::Drop(DropReason::InProgress);
         }
