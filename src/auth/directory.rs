@@ -113,6 +113,7 @@ impl Directory {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a test starts its own clock")]
 mod tests {
     use super::*;
     use std::time::{Duration, Instant};

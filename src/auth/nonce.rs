@@ -139,6 +139,7 @@ fn encode(bytes: &[u8], out: &mut [u8]) {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a test starts its own clock")]
 mod tests {
     use super::*;
     use std::time::Instant;

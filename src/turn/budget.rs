@@ -70,6 +70,7 @@ fn prefix(ip: IpAddr) -> u64 {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a test starts its own clock")]
 mod tests {
     use super::*;
     use std::time::Duration;

@@ -120,6 +120,7 @@ impl<T> Wheel<T> {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a test starts its own clock")]
 mod tests {
     use super::*;
     use proptest::prelude::*;
