@@ -207,6 +207,7 @@ impl Shell {
         let picked = match port {
             PortRequest::Reserved(reserved) => {
                 assert!(self.used.contains(&reserved), "set aside before");
+                assert_eq!(reserved.family(), family, "asked for as what it is");
                 return (reserved, None);
             }
             PortRequest::Any => (first + 1..).find(free),
