@@ -168,7 +168,7 @@ fn rfc8489_9_2_4_wrong_integrity_is_401() {
 fn rfc8489_9_2_4_wrong_password_is_401_while_the_allocation_is_alive() {
     let mut b = Bench::new();
     let (alice, _) = b.allocated("alice", 1);
-    let wrong = Login { password: "looking-glass".into(), ..alice.clone() };
+    let wrong = Login { password: "looking-glass".into(), ..alice };
     for request in [refresh(Some(0)), permission(&[PEER]), bind(0x4000, PEER), allocate()] {
         assert_challenge(&b.ask(client(1), wrong.sign(request).bytes()), 401);
     }

@@ -17,6 +17,7 @@ mod expiry;
 mod external;
 mod families;
 mod icmp;
+mod login;
 mod permission;
 mod policy;
 mod quota;
@@ -29,6 +30,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use login::{Login, Style};
 use wire::{Reply, Request, allocate};
 
 use super::policy::{OwnAddresses, Policy};
@@ -39,9 +41,7 @@ use super::{
 };
 use crate::auth::{Algorithm, Directory, Key, Secret, StoredKeys, User, userhash};
 use crate::net::{Family, FiveTuple, HashSeed, Now, PeerAddr, RelayedAddr, Transport};
-use crate::stun::{
-    Attribute, Class, Message, Method, channel_data::padding, verify_sha1, verify_sha256,
-};
+use crate::stun::{Attribute, Class, Message, Method, channel_data::padding};
 
 const REALM: &str = "example.org";
 const SOFTWARE: &str = "sturn";
@@ -56,6 +56,12 @@ const RELAY_V6: &str = "2001:db8:5::5";
 
 fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
+}
+
+/// Any instant: virtual time only moves on from here.
+#[allow(clippy::disallowed_methods, reason = "there is no other way to have an Instant")]
+fn start() -> Instant {
+    Instant::now()
 }
 
 fn addr(text: &str) -> SocketAddr {
@@ -132,90 +138,6 @@ fn relay_on(settings: &mut Settings, addresses: &[RelayAddress]) {
     settings.policy = Policy::new(&allow, &[], &own, settings.relay.ports.clone());
 }
 
-/// How a client proves who it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Style {
-    /// As of RFC 5389: no PASSWORD-ALGORITHM, MESSAGE-INTEGRITY.
-    Legacy,
-    /// PASSWORD-ALGORITHM and PASSWORD-ALGORITHMS, MESSAGE-INTEGRITY-SHA256.
-    Modern(Algorithm),
-    /// The same with USERHASH for USERNAME.
-    Anonymous(Algorithm),
-}
-
-/// A client with credentials and a nonce.
-#[derive(Clone, Debug)]
-struct Login {
-    client: Client,
-    name: String,
-    password: String,
-    realm: String,
-    nonce: Vec<u8>,
-    /// PASSWORD-ALGORITHMS as offered.
-    offer: Vec<u8>,
-    style: Style,
-}
-
-impl Login {
-    fn styled(&self, style: Style) -> Self {
-        Self { style, ..self.clone() }
-    }
-
-    fn algorithm(&self) -> Algorithm {
-        match self.style {
-            Style::Legacy => Algorithm::Md5,
-            Style::Modern(algorithm) | Style::Anonymous(algorithm) => algorithm,
-        }
-    }
-
-    fn key(&self) -> Key {
-        Key::derive(self.algorithm(), &self.name, &self.realm, &self.password)
-    }
-
-    /// USERNAME or USERHASH, REALM, NONCE and what belongs to the style.
-    fn credentials(&self, request: Request) -> Request {
-        let named = match self.style {
-            Style::Anonymous(_) => {
-                request.with(Attribute::Userhash, &userhash(&self.name, &self.realm))
-            }
-            _ => request.with(Attribute::Username, self.name.as_bytes()),
-        };
-        let request =
-            named.with(Attribute::Realm, self.realm.as_bytes()).with(Attribute::Nonce, &self.nonce);
-        match self.style {
-            Style::Legacy => request,
-            Style::Modern(algorithm) | Style::Anonymous(algorithm) => {
-                let [hi, lo] = algorithm.number().to_be_bytes();
-                request
-                    .with(Attribute::PasswordAlgorithms, &self.offer)
-                    .with(Attribute::PasswordAlgorithm, &[hi, lo, 0, 0])
-            }
-        }
-    }
-
-    /// Credentials and integrity.
-    fn sign(&self, request: Request) -> Request {
-        let request = self.credentials(request);
-        match self.style {
-            Style::Legacy => request.sha1(self.key().bytes()),
-            _ => request.sha256(self.key().bytes()),
-        }
-    }
-
-    /// Whether a response carries the integrity that belongs to the style, and no other.
-    fn proves(&self, reply: &Reply) -> bool {
-        let message = reply.message();
-        let (sha1, sha256) = (
-            message.has(Attribute::MessageIntegrity),
-            message.has(Attribute::MessageIntegritySha256),
-        );
-        match self.style {
-            Style::Legacy => sha1 && !sha256 && verify_sha1(&message, self.key().bytes()),
-            _ => sha256 && !sha1 && verify_sha256(&message, self.key().bytes()),
-        }
-    }
-}
-
 /// What became of a packet.
 #[derive(Debug)]
 enum Outcome {
@@ -286,6 +208,7 @@ impl Shell {
         let picked = match port {
             PortRequest::Reserved(reserved) => {
                 assert!(self.used.contains(&reserved), "set aside before");
+                assert_eq!(reserved.family(), family, "asked for as what it is");
                 return (reserved, None);
             }
             PortRequest::Any => (first + 1..).find(free),
@@ -334,7 +257,7 @@ impl Bench {
     fn with(change: impl FnOnce(&mut Settings)) -> Self {
         let mut settings = settings();
         change(&mut settings);
-        Self::shard(Shard::ONLY, Arc::new(settings), Instant::now())
+        Self::shard(Shard::ONLY, Arc::new(settings), start())
     }
 
     fn shard(shard: Shard, settings: Arc<Settings>, start: Instant) -> Self {

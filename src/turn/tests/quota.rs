@@ -110,7 +110,7 @@ impl Cluster {
     fn with(count: u16, change: impl Fn(&mut Settings)) -> Self {
         let mut settings = settings();
         change(&mut settings);
-        let (settings, start) = (Arc::new(settings), Instant::now());
+        let (settings, start) = (Arc::new(settings), start());
         let shard = |index| Bench::shard(Shard { index, count }, settings.clone(), start);
         Self { shards: (0..count).map(shard).collect() }
     }
