@@ -86,12 +86,12 @@ impl Default for Lifetimes {
     }
 }
 
-/// Bounds on what clients can make the server keep. Zero means none.
+/// Bounds on what clients can make the server keep.
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// Allocations of one shard.
     pub allocations: usize,
-    /// Allocations of one user, over all shards.
+    /// Allocations of one user, over all shards; zero means no bound.
     pub allocations_per_user: u32,
     /// Permissions of one allocation.
     pub permissions: usize,
@@ -100,7 +100,7 @@ pub struct Limits {
     /// Requests of one shard that wait for an answer from outside.
     pub pending: usize,
     /// Unauthenticated UDP answers per second and source prefix (IPv4 /24, IPv6
-    /// /48); twice as many in a burst.
+    /// /48), twice as many in a burst; zero means no bound.
     pub answers_per_prefix: u32,
 }
 
