@@ -39,6 +39,19 @@ fn rfc8656_12_2_channel_numbers_are_4000_to_4fff() {
 }
 
 #[test]
+fn rfc5766_11_channels_up_to_7fff_can_be_bound_where_enabled() {
+    let mut b = Bench::with(|s| s.rfc5766_channels = true);
+    let (alice, relayed) = b.allocated("alice", 1);
+    for number in [0x3fff, 0x8000, 0xffff] {
+        assert_eq!(b.refuse(&alice, bind(number, PEER)), 400, "{number:#x}");
+    }
+    b.grant(&alice, bind(0x7fff, PEER));
+    assert_eq!(to_peer(&mut b, 0x7fff), Ok(addr(PEER)));
+    assert_eq!(from_peer(&mut b, relayed, PEER), Ok(0x7fff));
+    assert_eq!(to_peer(&mut b, 0x5000), Err(DropReason::NoChannel));
+}
+
+#[test]
 fn rfc8656_12_2_number_or_peer_missing_is_400() {
     let mut b = Bench::new();
     let (alice, _) = b.allocated("alice", 1);

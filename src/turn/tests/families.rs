@@ -35,6 +35,14 @@ fn rfc8656_7_2_requested_family_is_allocated() {
 }
 
 #[test]
+fn the_early_number_of_additional_address_family_is_understood() {
+    let mut b = Bench::new();
+    let alice = b.login("alice", 1);
+    let request = allocate().raw(0x8032, &family(Family::V6));
+    assert_eq!(b.grant(&alice, request).relayed().len(), 2);
+}
+
+#[test]
 fn rfc8656_7_2_family_that_is_not_relayed_is_440() {
     let (mut four, mut six) = (only(RELAY_V4), only(RELAY_V6));
     let alice = four.login("alice", 1);
