@@ -287,7 +287,7 @@ static PEERS: &[Key] = &[
 static TCP: &[Key] = &[
     key!(
         "tcp.idle-timeout", tcp.idle_timeout, Seconds { min: 1, max: 86_400 },
-        doc: "Close a connection that has no allocation after that long without a message.",
+        doc: "Close a connection that has been without an allocation for that long.",
     ),
     key!(
         "tcp.frame-timeout", tcp.frame_timeout, Seconds { min: 1, max: 3600 },
@@ -312,7 +312,7 @@ static LOG: &[Key] = &[
             valid: log_level_is_valid,
         },
         doc: "error, warn, info, debug or trace, or filter directives.",
-        more: "Addresses of clients and peers appear at debug and trace only.",
+        more: "At info, addresses of clients appear where an allocation begins and ends, nowhere else.",
         example: "\"info,sturn::turn=debug\"",
     ),
     key!(

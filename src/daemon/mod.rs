@@ -90,11 +90,18 @@ fn wait(running: Running) -> Result<Summary, Failure> {
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).map_err(os_error)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(os_error)?;
+        let mut hangup = signal(SignalKind::hangup()).map_err(os_error)?;
         let mut running = running;
-        tokio::select! {
-            _ = terminate.recv() => tracing::info!("stopping on SIGTERM"),
-            _ = interrupt.recv() => tracing::info!("stopping on SIGINT"),
-            why = running.worker_ended() => return Err(Failure::new(Exit::Software, why)),
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => break tracing::info!("stopping on SIGTERM"),
+                _ = interrupt.recv() => break tracing::info!("stopping on SIGINT"),
+                // Calls must not end because a terminal was closed or a log rotated.
+                _ = hangup.recv() => {
+                    tracing::warn!("SIGHUP: a changed configuration needs a restart; going on");
+                }
+                why = running.worker_ended() => return Err(Failure::new(Exit::Software, why)),
+            }
         }
         running.stop().await.map_err(|why| Failure::new(Exit::Software, why))
     })
@@ -130,6 +137,7 @@ fn report(summary: &Summary) {
         lost_truncated = losses.truncated,
         lost_slow_client = losses.slow_client,
         lost_gone = losses.gone,
+        lost_no_relay = losses.no_relay,
         refused_connections = losses.refused_connections,
         closed_connections = losses.closed_connections,
         "stopped"

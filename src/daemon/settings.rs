@@ -36,7 +36,7 @@ pub(super) fn core(
             permissions: limits.permissions as usize,
             channels: limits.channels as usize,
             pending: limits.pending_requests.div_ceil(shards) as usize,
-            answers_per_prefix: limits.answers_per_prefix,
+            answers_per_prefix: limits.answers_per_prefix.div_ceil(shards),
         },
         relay: RelaySettings {
             addresses: addresses.relay.clone(),
@@ -66,9 +66,9 @@ pub(super) fn policy(config: &Config, addresses: &Addresses) -> Policy {
 }
 
 /// How each worker treats stream clients.
-pub(super) fn streams(config: &Config, shards: u32) -> StreamLimits {
+pub(super) fn streams(config: &Config, connections: u32, shards: u32) -> StreamLimits {
     StreamLimits {
-        connections: config.limits.connections.div_ceil(shards) as usize,
+        connections: connections.div_ceil(shards) as usize,
         idle: config.tcp.idle_timeout,
         frame: config.tcp.frame_timeout,
         queue: config.tcp.queue,

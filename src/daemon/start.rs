@@ -42,15 +42,7 @@ struct Sockets {
 
 /// Starts the server.
 pub(super) fn start(config: &Config, addresses: &Addresses) -> Result<Running, Failure> {
-    let limit = raise_descriptor_limit()?;
-    let wanted = u64::from(config.limits.allocations) + u64::from(config.limits.connections);
-    if limit < wanted {
-        tracing::debug!(
-            limit,
-            wanted,
-            "fewer descriptors than allocations and connections allowed"
-        );
-    }
+    let connections = affordable_connections(config)?;
     check_relay_addresses(addresses)?;
     let count = settings::worker_count(config);
     let udp = usable(&config.listen.udp, "udp", udp::is_port_taken)?;
@@ -64,7 +56,7 @@ pub(super) fn start(config: &Config, addresses: &Addresses) -> Result<Running, F
     let sockets = (0..count).map(|_| open(&udp, &tcp)).collect::<Result<Vec<_>, _>>()?;
     let seed = HashSeed::new(u64::from_ne_bytes(settings::random()?));
     let core = Arc::new(settings::core(config, addresses, count, seed)?);
-    let workers = assemble(config, addresses, &core, seed, sockets)?;
+    let workers = assemble(config, addresses, &core, seed, sockets, connections)?;
     let posts = workers.posts;
     let (sender, ended) = mpsc::unbounded_channel();
     let mut threads = Vec::new();
@@ -90,6 +82,7 @@ fn assemble(
     core: &Arc<Settings>,
     seed: HashSeed,
     sockets: Vec<Sockets>,
+    connections: u32,
 ) -> Result<Assembled, Failure> {
     let count = sockets.len();
     let locals = addresses.relay.iter().map(|a| a.local);
@@ -110,12 +103,29 @@ fn assemble(
             udp: sockets.udp,
             tcp: sockets.tcp,
             relay: relay.clone(),
-            streams: settings::streams(config, count as u32),
+            streams: settings::streams(config, connections, count as u32),
             mailbox,
             posts: posts.clone(),
         })?);
     }
     Ok(Assembled { list, posts })
+}
+
+/// How many connections there may be. Each takes a descriptor, and so does each
+/// allocation; strangers that connect must not leave none for relay sockets.
+fn affordable_connections(config: &Config) -> Result<u32, Failure> {
+    let descriptors = raise_descriptor_limit()?;
+    let wanted = config.limits.connections;
+    let share = u32::try_from(descriptors / 4).unwrap_or(u32::MAX);
+    if wanted > share {
+        tracing::warn!(
+            descriptors,
+            connections = share,
+            "fewer descriptors than limits.connections and limits.allocations need: raise \
+             LimitNOFILE (ulimit -n)"
+        );
+    }
+    Ok(wanted.min(share))
 }
 
 /// The listen addresses that this machine has. A port that is taken is an error;

@@ -26,6 +26,9 @@ use crate::auth::{Algorithm, Directory, Freshness, Identity, Key, NonceKey, Stor
 use crate::net::Now;
 use crate::stun::{Attribute, ErrorCode, Integrity, Message, verify_sha1, verify_sha256};
 
+/// The longest USERNAME in bytes (RFC 8489 section 14.3).
+const MAX_USERNAME: usize = 508;
+
 /// A request whose sender is known.
 pub(super) struct Authenticated {
     pub(super) identity: Identity,
@@ -87,6 +90,9 @@ impl Server {
             return Err(Reject::bad("REALM or NONCE missing"));
         };
         let name = match (request.get(Attribute::Username), request.get(Attribute::Userhash)) {
+            (Some(name), _) if name.len() > MAX_USERNAME => {
+                return Err(Reject::bad("USERNAME longer than 508 bytes"));
+            }
             (Some(name), _) => {
                 std::str::from_utf8(name).ok().map(|name| LookupName::Name(name.into()))
             }
@@ -103,7 +109,13 @@ impl Server {
         let chosen = request.get(Attribute::PasswordAlgorithm);
         let offered = request.get(Attribute::PasswordAlgorithms);
         if chosen.is_none() && offered.is_none() {
-            return Ok(Algorithm::Md5);
+            // Where MD5 is not offered, a client that knows nothing else, or that was
+            // kept from seeing the offer, does not get in.
+            return if self.settings.auth.algorithms.contains(&Algorithm::Md5) {
+                Ok(Algorithm::Md5)
+            } else {
+                Err(Reject::Challenge(ErrorCode::UNAUTHENTICATED, "PASSWORD-ALGORITHM missing"))
+            };
         }
         // Without the announcement the nonce is not ours and will be stale.
         if NonceKey::announces_password_algorithms(nonce) && offered != Some(&self.algorithms) {

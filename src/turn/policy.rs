@@ -156,8 +156,11 @@ impl Policy {
 
     /// Whether an address may be given a permission. Ports do not matter yet.
     pub fn check_ip(&self, ip: IpAddr) -> Access {
-        let access = self.deciding(ip).0;
-        if self.relays.contains(&canonical(ip)) {
+        let (access, rule) = self.deciding(ip);
+        let refused =
+            access == Access::Denied && rule.is_some_and(|rule| rule.source == Source::Configured);
+        // Only the address itself: wrapped in IPv6 it would leave this host.
+        if self.relays.contains(&ip.to_canonical()) && !refused {
             return Access::OwnRelay { others: access == Access::Allowed };
         }
         access
@@ -374,6 +377,21 @@ mod tests {
         assert_eq!(check("8.8.4.5:50001"), Access::Denied);
         assert_eq!(check("8.8.8.8:0"), Access::Denied);
         assert_eq!(check("8.8.8.8:1"), Access::Allowed);
+    }
+
+    #[test]
+    fn a_configured_deny_closes_relay_to_relay_too() {
+        let check = |deny: &[&str], peer: &str| policy(&[], deny).check(peer.parse().unwrap());
+        assert_eq!(check(&["8.8.4.4/32"], "8.8.4.4:50001"), Access::Denied);
+        assert_eq!(check(&["10.0.0.0/8"], "10.0.0.5:50001"), Access::OwnRelay { others: false });
+    }
+
+    #[test]
+    fn a_wrapped_relay_address_is_no_relay_address() {
+        let p = policy(&[], &[]);
+        for wrapped in ["[::8.8.4.4]", "[2002:808:404::]", "[fe80::5efe:8.8.4.4]"] {
+            assert_eq!(p.check(format!("{wrapped}:50001").parse().unwrap()), Access::Denied);
+        }
     }
 
     #[test]

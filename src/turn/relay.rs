@@ -120,7 +120,14 @@ impl Server {
         self.counters.traffic.bytes_to_peers += data.len() as u64;
         let relay = RelayId { allocation: id, family };
         if !matches!(access, Access::OwnRelay { .. }) {
-            return Verdict::Forward(Forward::ToPeer { relay, peer, data, dont_fragment });
+            let relays_only = false;
+            return Verdict::Forward(Forward::ToPeer {
+                relay,
+                peer,
+                data,
+                dont_fragment,
+                relays_only,
+            });
         }
         if let Some(target) = self.table.find_relayed(peer.socket()) {
             return self.relay_peer_data(now, target, PeerAddr::new(advertised), data);
@@ -128,7 +135,9 @@ impl Server {
         // Another shard's: through the kernel, to the address as bound here. The
         // advertised one may lead out to a NAT that does not turn it back.
         let local = self.settings.relay.local_of(peer.socket()).unwrap_or(peer.socket());
-        Verdict::Forward(Forward::ToPeer { relay, peer: PeerAddr::new(local), data, dont_fragment })
+        let relays_only = access == Access::OwnRelay { others: false };
+        let peer = PeerAddr::new(local);
+        Verdict::Forward(Forward::ToPeer { relay, peer, data, dont_fragment, relays_only })
     }
 
     /// A datagram for a relayed transport address (RFC 8656 section 11.3).

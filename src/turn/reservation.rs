@@ -17,6 +17,8 @@ pub(super) fn shard_of(token: Token) -> u16 {
 
 pub(super) struct Reservations {
     by_token: Map<Token, Reservation>,
+    /// How many each owner has; no entry for none.
+    by_owner: Map<Arc<str>, u32>,
 }
 
 struct Reservation {
@@ -27,7 +29,12 @@ struct Reservation {
 
 impl Reservations {
     pub(super) fn new(seed: HashSeed) -> Self {
-        Self { by_token: map(seed) }
+        Self { by_token: map(seed), by_owner: map(seed) }
+    }
+
+    /// How many ports are kept for `owner`.
+    pub(super) fn held_by(&self, owner: &str) -> u32 {
+        self.by_owner.get(owner).copied().unwrap_or(0)
     }
 
     /// Keeps a port for `owner`; returns the token that claims it.
@@ -44,6 +51,7 @@ impl Reservations {
             let [a, b, c, d, e, f] = random.bytes();
             let token = [s0, s1, a, b, c, d, e, f];
             if let hashbrown::hash_map::Entry::Vacant(slot) = self.by_token.entry(token) {
+                *self.by_owner.entry(owner.clone()).or_insert(0) += 1;
                 slot.insert(Reservation { address, owner, expires });
                 return token;
             }
@@ -54,12 +62,23 @@ impl Reservations {
     pub(super) fn claim(&mut self, now: Instant, token: Token, user: &str) -> Option<RelayedAddr> {
         let r = self.by_token.get(&token)?;
         let rightful = *r.owner == *user && r.expires > now;
-        rightful.then(|| self.by_token.remove(&token)).flatten().map(|r| r.address)
+        if rightful { self.remove(token) } else { None }
     }
 
     /// Forgets a reservation that is over; its address is to be freed.
     pub(super) fn expire(&mut self, now: Instant, token: Token) -> Option<RelayedAddr> {
         let over = self.by_token.get(&token)?.expires <= now;
-        over.then(|| self.by_token.remove(&token)).flatten().map(|r| r.address)
+        if over { self.remove(token) } else { None }
+    }
+
+    fn remove(&mut self, token: Token) -> Option<RelayedAddr> {
+        let reservation = self.by_token.remove(&token)?;
+        if let Some(count) = self.by_owner.get_mut(&reservation.owner) {
+            *count -= 1;
+            if *count == 0 {
+                self.by_owner.remove(&reservation.owner);
+            }
+        }
+        Some(reservation.address)
     }
 }

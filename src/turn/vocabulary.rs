@@ -104,6 +104,9 @@ pub enum Forward {
         data: Span,
         /// The datagram must not be fragmented (DONT-FRAGMENT).
         dont_fragment: bool,
+        /// The peer is an address of this server, and only its relay sockets may be
+        /// reached there: send only if the port belongs to one.
+        relays_only: bool,
     },
     /// To a client, behind a header.
     ToClient {

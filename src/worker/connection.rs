@@ -31,8 +31,10 @@ pub(super) struct Connection {
     pub(super) partial: Vec<u8>,
     /// Since when there has been one.
     pub(super) partial_since: Option<Instant>,
-    /// When the last whole frame came, or the connection.
-    pub(super) last_frame: Instant,
+    /// Since when it has been without an allocation, as far as was looked.
+    pub(super) idle_since: Instant,
+    /// When its timer fires; others armed for it before count no more.
+    pub(super) timer: Option<Instant>,
     pub(super) chain: Chain,
     queue: OutQueue,
     interest: Interest,
@@ -71,7 +73,8 @@ impl Connections {
             five_tuple,
             partial: Vec::new(),
             partial_since: None,
-            last_frame: now,
+            idle_since: now,
+            timer: None,
             chain: Chain::default(),
             queue: OutQueue::new(queue),
             interest: Interest::READ,
@@ -88,6 +91,11 @@ impl Connections {
 impl Connection {
     pub(super) fn client(&self) -> Client {
         Client { five_tuple: self.five_tuple, link: Token::Connection(self.id).link() }
+    }
+
+    /// Lets that many bytes wait for the client.
+    pub(super) fn set_queue_bound(&mut self, bytes: usize) {
+        self.queue.bound = bytes;
     }
 
     /// Writes frames, and keeps what the kernel does not take. Returns how many

@@ -9,7 +9,7 @@
 //!
 //! One wait for everything, then in this order, each with a budget per turn:
 //!
-//! 1. packets: UDP listeners and relay sockets, a batch of each ready socket;
+//! 1. packets: UDP listeners first, then relay sockets, some of each ready socket;
 //! 2. streams: one read of each ready connection;
 //! 3. messages of other workers;
 //! 4. new connections;
@@ -51,7 +51,11 @@ pub use relay_sockets::{Held, RelayConfig};
 const SLOTS: usize = 512;
 
 /// Readiness events taken per turn.
-const EVENTS: usize = 256;
+const EVENTS: usize = 1024;
+
+/// Datagrams taken from all relay sockets together per turn: what peers send must
+/// not keep clients waiting.
+const RELAY_BUDGET: usize = 2048;
 
 /// Connections accepted per turn and listener.
 const ACCEPTS: usize = 16;
@@ -64,7 +68,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 pub struct StreamLimits {
     /// Connections of this worker.
     pub connections: usize,
-    /// How long a connection may be silent without an allocation.
+    /// How long a connection may be without an allocation.
     pub idle: Duration,
     /// How long a frame that has begun may take to complete.
     pub frame: Duration,
@@ -131,6 +135,7 @@ impl Summary {
         mine.truncated += others.truncated;
         mine.slow_client += others.slow_client;
         mine.gone += others.gone;
+        mine.no_relay += others.no_relay;
         mine.refused_connections += others.refused_connections;
         mine.closed_connections += others.closed_connections;
     }
@@ -149,6 +154,8 @@ pub struct Losses {
     pub slow_client: u64,
     /// Messages for a connection that is gone.
     pub gone: u64,
+    /// Datagrams to a relay port of this server that no relay socket has.
+    pub no_relay: u64,
     /// Connections refused because there are too many.
     pub refused_connections: u64,
     /// Connections closed for what they sent, or did not send in time.
@@ -219,12 +226,13 @@ impl Worker {
         // 1. packets
         for event in events.iter() {
             match Token::decode(event.token) {
-                Token::Relay(relay) => self.on_relay_ready(now, relay, &event),
+                Token::Relay(_) => {}
                 Token::Udp(index) => self.on_udp_ready(now, index as usize),
                 Token::Connection(_) => streams = true,
                 Token::Tcp(_) | Token::Mailbox => control = true,
             }
         }
+        self.on_relays(now, events);
         // 2. streams
         if streams {
             for event in events.iter() {
@@ -240,9 +248,31 @@ impl Worker {
         }
         // 5. timers
         self.on_timers(now);
-        self.carry_out(now);
-        self.flush(now);
+        self.finish(now);
         self.mail.deliver();
+    }
+
+    /// Reads the ready relay sockets. What the budget leaves is ready the next time
+    /// too, and the kernel starts with others then.
+    fn on_relays(&mut self, now: Now, events: &Events) {
+        let mut budget = RELAY_BUDGET;
+        for event in events.iter() {
+            if budget == 0 {
+                return;
+            }
+            if let Token::Relay(relay) = Token::decode(event.token) {
+                budget = budget.saturating_sub(self.on_relay_ready(now, relay, &event, budget));
+            }
+        }
+    }
+
+    /// Does and sends what is left: sending may close a connection, which leaves
+    /// something to do.
+    fn finish(&mut self, now: Now) {
+        self.carry_out(now);
+        while self.flush(now) {
+            self.carry_out(now);
+        }
     }
 
     /// 3. messages of other workers, 4. new connections.
@@ -283,8 +313,9 @@ impl Worker {
         }
     }
 
-    /// Sends everything that lies in the arena, then empties it.
-    fn flush(&mut self, now: Now) {
+    /// Sends everything that lies in the arena, then empties it. True when that
+    /// closed connections.
+    fn flush(&mut self, now: Now) -> bool {
         let broken = self.egress.flush(
             &mut self.arena,
             &self.udp,
@@ -292,9 +323,11 @@ impl Worker {
             &mut self.connections,
             &self.poll,
         );
+        let closed = !broken.is_empty();
         for id in broken {
             self.close_connection(now, id);
         }
+        closed
     }
 
     /// Makes room in the arena for at least `slots` packets.

@@ -10,8 +10,11 @@ use crate::io::{Body, Event, Header, Outgoing, SlotId, UdpSocket};
 use crate::net::{FiveTuple, Now, PeerAddr, Transport};
 use crate::turn::{Client, Forward, Input, MAX_REPLY, RelayId, Verdict};
 
-/// Datagrams taken from a listener per turn.
+/// Datagrams taken from a listener with one call.
 const LISTENER_BATCH: usize = 64;
+
+/// Datagrams taken from a listener per turn, when it has that many.
+const LISTENER_BUDGET: usize = 256;
 
 /// Datagrams first asked of a relay socket: most have one or two.
 const RELAY_BATCH: usize = 8;
@@ -54,12 +57,21 @@ pub(super) struct Origin {
 
 impl Worker {
     pub(super) fn on_udp_ready(&mut self, now: Now, index: usize) {
+        for _ in 0..LISTENER_BUDGET / LISTENER_BATCH {
+            if self.receive_from_clients(now, index) {
+                return;
+            }
+        }
+    }
+
+    /// Takes one batch from a listener; true when that was all there is.
+    fn receive_from_clients(&mut self, now: Now, index: usize) -> bool {
         self.make_room(now, LISTENER_BATCH);
         let listener = &self.udp[index];
         // An error here is about memory; the loop will come back.
         let received =
             listener.socket.recv_batch(&mut self.arena, &mut self.received, LISTENER_BATCH);
-        let Ok(received) = received else { return };
+        let Ok(received) = received else { return true };
         let link = Token::Udp(index as u32).link();
         let local = listener.local;
         for i in 0..received.count {
@@ -89,29 +101,40 @@ impl Worker {
                 Verdict::Queued | Verdict::Drop(_) => {}
             }
         }
+        received.drained
     }
 
-    pub(super) fn on_relay_ready(&mut self, now: Now, id: RelayId, event: &Event) {
+    /// Reads a ready relay socket, with at most `budget` datagrams; returns how many
+    /// of the budget were used.
+    pub(super) fn on_relay_ready(
+        &mut self,
+        now: Now,
+        id: RelayId,
+        event: &Event,
+        budget: usize,
+    ) -> usize {
         if event.error {
             self.read_errors(now, id);
         }
         if !event.readable {
-            return;
+            return 0;
         }
-        let mut asked = RELAY_BATCH;
-        let mut budget = RELAY_BUDGET;
-        while budget > 0 {
+        let budget = budget.min(RELAY_BUDGET);
+        let mut asked = RELAY_BATCH.min(budget);
+        let mut used = 0;
+        while used < budget {
             self.make_room(now, asked);
-            let Some(relay) = self.relays.get(id) else { return };
+            let Some(relay) = self.relays.get(id) else { break };
             let received = relay.socket.recv_batch(&mut self.arena, &mut self.received, asked);
-            let Ok(received) = received else { return };
+            let Ok(received) = received else { break };
             self.relay_received(now, id, received.count);
+            used += received.count.max(1);
             if received.drained {
-                return;
+                break;
             }
-            budget = budget.saturating_sub(received.count.max(1));
-            asked = budget.min(RELAY_BUDGET - RELAY_BATCH);
+            asked = (budget.saturating_sub(used)).min(RELAY_BUDGET - RELAY_BATCH);
         }
+        used
     }
 
     fn relay_received(&mut self, now: Now, id: RelayId, count: usize) {
@@ -148,7 +171,11 @@ impl Worker {
             end: origin.start + data.end,
         };
         match *forward {
-            Forward::ToPeer { relay, peer, data, dont_fragment } => {
+            Forward::ToPeer { relay, peer, data, dont_fragment, relays_only } => {
+                if relays_only && !self.relays.is_relay(peer.socket()) {
+                    self.egress.losses.no_relay += 1;
+                    return;
+                }
                 let message = Outgoing {
                     tos: origin.tos,
                     dont_fragment,

@@ -16,6 +16,10 @@ const EVEN: u64 = 0x5555_5555_5555_5555;
 /// The relay ports of every relay address; shared by all workers.
 pub struct PortTable {
     addresses: Vec<(IpAddr, Vec<AtomicU64>)>,
+    /// The words that the range lies in.
+    first_word: usize,
+    words: usize,
+    range: RangeInclusive<u16>,
 }
 
 impl PortTable {
@@ -28,7 +32,21 @@ impl PortTable {
             }
             words.into_iter().map(AtomicU64::new).collect()
         };
-        Self { addresses: addresses.into_iter().map(|ip| (ip, bits())).collect() }
+        let first_word = usize::from(*ports.start()) / 64;
+        Self {
+            addresses: addresses.into_iter().map(|ip| (ip, bits())).collect(),
+            first_word,
+            words: usize::from(*ports.end()) / 64 - first_word + 1,
+            range: ports.clone(),
+        }
+    }
+
+    /// Whether a port is in use as a relay port, or set aside.
+    pub(super) fn is_taken(&self, ip: IpAddr, port: u16) -> bool {
+        self.range.contains(&port)
+            && self.words(ip).is_some_and(|words| {
+                words[usize::from(port) / 64].load(Ordering::Acquire) & 1 << (port % 64) != 0
+            })
     }
 
     /// Takes a free port; only an even one with `even`.
@@ -58,8 +76,8 @@ impl PortTable {
         pattern: u64,
     ) -> Option<u16> {
         let words = self.words(ip)?;
-        let (start, turn) = (random as usize % WORDS, random >> 16 & 63);
-        for index in (start..WORDS).chain(0..start) {
+        let (start, turn) = (random as usize % self.words, random >> 26);
+        for index in (start..self.words).chain(0..start).map(|i| self.first_word + i) {
             let mut used = words[index].load(Ordering::Acquire);
             loop {
                 let places = free(used);
@@ -118,6 +136,19 @@ mod tests {
         assert_eq!(table.take(IP, true, 9), Some(50_006));
         assert_eq!(table.take(IP, false, 9), Some(50_001));
         assert_eq!(table.take(IP, false, 9), None);
+    }
+
+    #[test]
+    fn ports_are_spread_over_the_range() {
+        let table = PortTable::new([IP], &(49_152..=65_535));
+        let mut quarters = [0; 4];
+        for i in 0..1000u32 {
+            let port = table.take(IP, false, i.wrapping_mul(0x9e37_79b9)).unwrap();
+            quarters[usize::from(port - 49_152) / 4096] += 1;
+            assert!(table.is_taken(IP, port));
+        }
+        assert!(quarters.iter().all(|n| (150..350).contains(n)), "{quarters:?}");
+        assert!(!table.is_taken(IP, 1024));
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! The relay sockets of a worker: opened and closed at the core's word.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use super::egress::Chain;
 use super::ports::PortTable;
 use super::token::Token;
 use crate::io::{Interest, Poll, UdpOptions, UdpSocket};
@@ -31,9 +33,10 @@ pub(super) struct RelaySockets {
     config: RelayConfig,
     sockets: Vec<Option<RelaySocket>>,
     /// Bound to the ports that are set aside, so that nobody else gets them.
-    held: Vec<Held>,
+    held: HashMap<RelayedAddr, UdpSocket>,
     random: PortChoice,
-    next_address: usize,
+    /// Per family, how many addresses were used.
+    turns: [usize; 2],
 }
 
 /// A relay socket and what is about to leave through it.
@@ -41,8 +44,7 @@ pub(super) struct RelaySocket {
     pub(super) id: RelayId,
     pub(super) socket: UdpSocket,
     local: RelayedAddr,
-    /// Chain of messages in the egress, see there.
-    pub(super) chain: super::egress::Chain,
+    pub(super) chain: Chain,
 }
 
 /// A socket on a port that was set aside. It follows the port when another worker
@@ -51,6 +53,14 @@ pub(super) struct RelaySocket {
 pub struct Held {
     address: RelayedAddr,
     socket: UdpSocket,
+}
+
+/// A socket on a port that is taken.
+struct Fresh {
+    address: RelayAddress,
+    port: u16,
+    socket: UdpSocket,
+    reserved: Option<RelayedAddr>,
 }
 
 /// A relay socket that was opened.
@@ -65,9 +75,9 @@ impl RelaySockets {
         Self {
             config,
             sockets: Vec::new(),
-            held: Vec::new(),
+            held: HashMap::new(),
             random: PortChoice::default(),
-            next_address: 0,
+            turns: [0; 2],
         }
     }
 
@@ -87,17 +97,26 @@ impl RelaySockets {
         port: PortRequest,
         poll: &Poll,
     ) -> io::Result<Opened> {
-        let (address, socket, reserved) = match port {
+        let fresh = match port {
             PortRequest::Reserved(reserved) => self.open_reserved(reserved)?,
             other => self.open_fresh(id.family, other)?,
         };
-        let local = RelayedAddr::new(socket.local_addr()?);
-        poll.add(&socket, Token::Relay(id).encode(), Interest::READ)?;
+        let Fresh { address, port, socket, reserved } = fresh;
+        let local = RelayedAddr::new(SocketAddr::new(address.local, port));
+        if let Err(error) = poll.add(&socket, Token::Relay(id).encode(), Interest::READ) {
+            self.config.ports.free(local.ip(), local.port());
+            reserved.into_iter().for_each(|reserved| self.release(reserved));
+            return Err(error);
+        }
         if self.sockets.len() <= id.index() {
             self.sockets.resize_with(id.index() + 1, || None);
         }
-        self.sockets[id.index()] =
-            Some(RelaySocket { id, socket, local, chain: Default::default() });
+        let relay = RelaySocket { id, socket, local, chain: Chain::default() };
+        if let Some(old) = self.sockets[id.index()].replace(relay) {
+            // Given up before it was answered; its CloseRelay is still to come and
+            // will not find it.
+            self.config.ports.free(old.local.ip(), old.local.port());
+        }
         let advertised = SocketAddr::new(address.advertised, local.port());
         Ok(Opened { local, advertised, reserved })
     }
@@ -110,48 +129,72 @@ impl RelaySockets {
         }
     }
 
+    /// Whether a relay socket of any worker has this address.
+    pub(super) fn is_relay(&self, address: SocketAddr) -> bool {
+        self.config.ports.is_taken(address.ip(), address.port())
+    }
+
     /// Gives up a port that was set aside, for another worker to use.
-    pub(super) fn hand_over(&mut self, reserved: RelayedAddr) -> Option<Held> {
-        let at = self.held.iter().position(|held| held.address == reserved)?;
-        Some(self.held.swap_remove(at))
+    pub(super) fn hand_over(&mut self, address: RelayedAddr) -> Option<Held> {
+        self.held.remove(&address).map(|socket| Held { address, socket })
     }
 
     /// Takes over a port that another worker had set aside.
     pub(super) fn take_over(&mut self, held: Held) {
-        self.held.push(held);
+        self.held.insert(held.address, held.socket);
     }
 
     /// Frees a port that was set aside.
     pub(super) fn release(&mut self, reserved: RelayedAddr) {
-        self.hand_over(reserved);
+        self.held.remove(&reserved);
         self.config.ports.free(reserved.ip(), reserved.port());
     }
 
-    fn open_fresh(
-        &mut self,
-        family: Family,
-        port: PortRequest,
-    ) -> io::Result<(RelayAddress, UdpSocket, Option<RelayedAddr>)> {
-        let address = self.next_address(family).ok_or(io::ErrorKind::AddrNotAvailable)?;
+    /// Opens a socket on a free port, at the addresses of the family in turn.
+    fn open_fresh(&mut self, family: Family, port: PortRequest) -> io::Result<Fresh> {
+        let count = self.of_family(family).count();
+        let turn = &mut self.turns[usize::from(family == Family::V6)];
+        *turn = turn.wrapping_add(1);
+        let turn = *turn;
+        let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
+        for i in 0..count {
+            let nth = (turn % count + i) % count;
+            let Some(address) = self.of_family(family).nth(nth) else { break };
+            match self.open_at(address, port) {
+                Ok(fresh) => return Ok(fresh),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    fn of_family(&self, family: Family) -> impl Iterator<Item = RelayAddress> + '_ {
+        self.config.addresses.iter().filter(move |a| Family::of(a.local) == family).copied()
+    }
+
+    fn open_at(&mut self, address: RelayAddress, port: PortRequest) -> io::Result<Fresh> {
         let ip = address.local;
-        let ports = self.config.ports.clone();
+        let pair = port == PortRequest::EvenAndReserveNext;
         let mut last = io::Error::from(io::ErrorKind::AddrInUse);
         let mut refused = Vec::new();
-        let mut opened = None;
+        let mut fresh = None;
         for _ in 0..ATTEMPTS {
             let random = self.random.next()?;
+            let ports = &self.config.ports;
             let taken = match port {
                 PortRequest::EvenAndReserveNext => ports.take_pair(ip, random),
                 PortRequest::Even => ports.take(ip, true, random),
                 PortRequest::Any | PortRequest::Reserved(_) => ports.take(ip, false, random),
             };
             let Some(number) = taken else { break };
-            let pair = port == PortRequest::EvenAndReserveNext;
             match self.bind_one_or_two(ip, number, pair) {
                 Ok((socket, held)) => {
-                    let next = held.as_ref().map(|held| held.address);
-                    self.held.extend(held);
-                    opened = Some((address, socket, next));
+                    let reserved = held.map(|held| {
+                        let address = held.address;
+                        self.take_over(held);
+                        address
+                    });
+                    fresh = Some(Fresh { address, port: number, socket, reserved });
                     break;
                 }
                 Err(error) => {
@@ -166,15 +209,12 @@ impl RelaySockets {
             }
         }
         for number in refused {
-            ports.free(ip, number);
+            self.config.ports.free(ip, number);
         }
-        opened.ok_or(last)
+        fresh.ok_or(last)
     }
 
-    fn open_reserved(
-        &mut self,
-        reserved: RelayedAddr,
-    ) -> io::Result<(RelayAddress, UdpSocket, Option<RelayedAddr>)> {
+    fn open_reserved(&mut self, reserved: RelayedAddr) -> io::Result<Fresh> {
         let known = self.config.addresses.iter().find(|a| a.local == reserved.ip()).copied();
         let address = known.ok_or(io::ErrorKind::AddrNotAvailable)?;
         let socket = match self.hand_over(reserved) {
@@ -182,7 +222,7 @@ impl RelaySockets {
             None => self.bind(reserved.ip(), reserved.port()),
         };
         match socket {
-            Ok(socket) => Ok((address, socket, None)),
+            Ok(socket) => Ok(Fresh { address, port: reserved.port(), socket, reserved: None }),
             Err(error) => {
                 self.release(reserved);
                 Err(error)
@@ -213,19 +253,6 @@ impl RelaySockets {
             ..UdpOptions::default()
         };
         UdpSocket::bind(SocketAddr::new(ip, port), &options)
-    }
-
-    /// The addresses of a family in turn.
-    fn next_address(&mut self, family: Family) -> Option<RelayAddress> {
-        let of_family: Vec<RelayAddress> = self
-            .config
-            .addresses
-            .iter()
-            .filter(|a| Family::of(a.local) == family)
-            .copied()
-            .collect();
-        self.next_address = self.next_address.wrapping_add(1);
-        of_family.get(self.next_address % of_family.len().max(1)).copied()
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::time::Instant;
 
 use super::connection::Connection;
 use super::packets::Origin;
@@ -16,6 +17,13 @@ use crate::turn::{Client, Input, MAX_REPLY, Verdict};
 
 /// How long the kernel tries to deliver to a client that does not answer.
 const USER_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// Bytes read at once from a client without an allocation, which bounds the
+/// answers it can cause; also the longest frame it can send.
+const STRANGER_READ: usize = 4096;
+
+/// Bytes that may wait for such a client.
+const STRANGER_QUEUE: usize = 16 << 10;
 
 /// A socket that clients connect to.
 pub(super) struct Listener {
@@ -64,7 +72,17 @@ impl Worker {
             self.connections.remove(id);
             return;
         }
-        self.stream_timers.arm(now.mono + self.limits.frame, token);
+        let id = connection.id;
+        self.watch(id, now.mono + self.limits.idle);
+    }
+
+    /// Has a connection looked at by `at`. One timer per connection counts.
+    fn watch(&mut self, id: ConnectionId, at: Instant) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        if connection.timer.is_none_or(|armed| at < armed) {
+            connection.timer = Some(at);
+            self.stream_timers.arm(at, Token::Connection(id));
+        }
     }
 
     /// No descriptors left: new connections wait in the kernel for a while.
@@ -104,10 +122,13 @@ impl Worker {
         else {
             return;
         };
+        let known = self.core.has_allocation(&connection.five_tuple);
+        connection.set_queue_bound(if known { self.limits.queue } else { STRANGER_QUEUE });
         let buffer = self.arena.bytes_mut(slot);
         let held = connection.partial.len();
         buffer[..held].copy_from_slice(&connection.partial);
-        let len = match connection.stream.read(&mut buffer[held..]) {
+        let room = if known { buffer.len() } else { buffer.len().min(held + STRANGER_READ) };
+        let len = match connection.stream.read(&mut buffer[held..room]) {
             Ok(ReadOutcome::Data(len)) => held + len,
             Ok(ReadOutcome::WouldBlock) => return,
             Ok(ReadOutcome::Closed) | Err(_) => return self.close_connection(now, id),
@@ -116,14 +137,13 @@ impl Worker {
         let consumed = self.on_frames(now, client, slot, len);
         let Some(connection) = self.connections.get_mut(id) else { return };
         match consumed {
-            Ok(consumed) => {
+            Ok(consumed) if known || len - consumed <= STRANGER_READ => {
                 let rest = &self.arena.bytes(slot)[consumed..len];
                 if keep_partial(connection, now, rest, consumed > 0) {
-                    let at = now.mono + self.limits.frame;
-                    self.stream_timers.arm(at, Token::Connection(id));
+                    self.watch(id, now.mono + self.limits.frame);
                 }
             }
-            Err(NotFrames) => {
+            Ok(_) | Err(NotFrames) => {
                 self.egress.losses.closed_connections += 1;
                 self.close_connection(now, id);
             }
@@ -196,16 +216,21 @@ impl Worker {
 
     fn check_deadlines(&mut self, now: Now, id: ConnectionId) {
         let Some(connection) = self.connections.get_mut(id) else { return };
+        if connection.timer.is_none_or(|at| at > now.mono) {
+            return;
+        }
+        connection.timer = None;
+        if self.core.has_allocation(&connection.five_tuple) {
+            connection.idle_since = now.mono;
+        }
         let frame_due = connection.partial_since.map(|since| since + self.limits.frame);
-        let idle_due = connection.last_frame + self.limits.idle;
-        let idle = idle_due <= now.mono && !self.core.has_allocation(&connection.five_tuple);
-        if idle || frame_due.is_some_and(|at| at <= now.mono) {
+        let idle_due = connection.idle_since + self.limits.idle;
+        let next = frame_due.map_or(idle_due, |at| at.min(idle_due));
+        if next <= now.mono {
             self.egress.losses.closed_connections += 1;
             return self.close_connection(now, id);
         }
-        let idle_due = if idle_due <= now.mono { now.mono + self.limits.idle } else { idle_due };
-        let next = frame_due.map_or(idle_due, |at| at.min(idle_due));
-        self.stream_timers.arm(next, Token::Connection(id));
+        self.watch(id, next);
     }
 
     pub(super) fn close_connection(&mut self, now: Now, id: ConnectionId) {
@@ -224,9 +249,6 @@ struct NotFrames;
 fn keep_partial(connection: &mut Connection, now: Now, rest: &[u8], completed: bool) -> bool {
     connection.partial.clear();
     connection.partial.extend_from_slice(rest);
-    if completed {
-        connection.last_frame = now.mono;
-    }
     if rest.is_empty() {
         // Nothing is kept for a client that says nothing.
         connection.partial = Vec::new();

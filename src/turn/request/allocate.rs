@@ -14,6 +14,10 @@ use crate::turn::{Server, Timer};
 /// The protocol number of UDP in REQUESTED-TRANSPORT.
 const UDP: u8 = 17;
 
+/// Ports that one user can have set aside on a shard where there is no quota on
+/// allocations.
+const RESERVATIONS_PER_USER: u32 = 64;
+
 /// The attributes of an Allocate request, checked against each other.
 struct Wanted {
     families: [bool; 2],
@@ -47,6 +51,7 @@ impl Server {
         if self.table.len() >= self.settings.limits.allocations {
             return Err(Reject::Error(ErrorCode::INSUFFICIENT_CAPACITY, "Server is full"));
         }
+        self.check_reservations(&who.identity.name, wanted.port)?;
         let deadline = now.mono + self.settings.lifetimes.pending;
         let opening = Opening {
             envelope: *envelope,
@@ -68,6 +73,22 @@ impl Server {
             return Err(reject);
         }
         Err(Reject::Queued)
+    }
+
+    /// A port that is set aside outlives its allocation, so quotas on allocations
+    /// would not bound how many one user can keep from others.
+    fn check_reservations(&self, owner: &str, port: PortRequest) -> Result<(), Reject> {
+        let bound = match self.settings.limits.allocations_per_user {
+            0 => RESERVATIONS_PER_USER,
+            quota => quota,
+        };
+        if port == PortRequest::EvenAndReserveNext && self.reservations.held_by(owner) >= bound {
+            return Err(Reject::Error(
+                ErrorCode::INSUFFICIENT_CAPACITY,
+                "Too many ports set aside",
+            ));
+        }
+        Ok(())
     }
 
     /// An Allocate for a five-tuple that has an allocation: the same request again

@@ -266,6 +266,24 @@ fn rfc8489_9_2_4_neither_algorithm_attribute_means_md5() {
 }
 
 #[test]
+fn rfc8489_9_2_1_where_md5_is_not_offered_nobody_gets_in_with_it() {
+    let mut b = Bench::with(|s| s.auth.algorithms = vec![Algorithm::Sha256]);
+    let alice = b.login("alice", 1);
+    assert_eq!(b.ask(client(1), alice.styled(Style::Legacy).sign(allocate()).bytes()).code(), 401);
+    b.grant(&alice.styled(Style::Modern(Algorithm::Sha256)), allocate());
+}
+
+#[test]
+fn rfc8489_14_3_username_longer_than_508_bytes_is_400() {
+    let mut b = Bench::new();
+    let alice = b.login("alice", 1);
+    let long = Login { name: "a".repeat(509), ..alice.clone() };
+    assert_eq!(b.ask(client(1), long.sign(allocate()).bytes()).code(), 400);
+    let short = Login { name: "a".repeat(508), ..alice };
+    assert_eq!(b.ask(client(1), short.sign(allocate()).bytes()).code(), 401);
+}
+
+#[test]
 fn rfc8489_9_2_4_message_integrity_sha256_counts_over_the_md5_key_too() {
     let mut b = Bench::new();
     let alice = b.login("alice", 1);

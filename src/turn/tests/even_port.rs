@@ -146,6 +146,24 @@ fn rfc8656_7_2_a_reservation_is_over_on_time_when_the_shell_is_late() {
 }
 
 #[test]
+fn one_user_cannot_set_all_ports_aside() {
+    let mut b = Bench::with(|s| s.limits.allocations_per_user = 2);
+    let alice = b.login("alice", 1);
+    let reserving = || allocate().with(Attribute::EvenPort, &[0x80]);
+    for _ in 0..2 {
+        b.grant(&alice, reserving());
+        b.grant(&alice, refresh(Some(0)));
+    }
+    assert_eq!(b.refuse(&alice, reserving()), 508);
+    b.grant(&alice, allocate());
+    let bob = b.login("bob", 2);
+    b.grant(&bob, reserving());
+    b.advance(secs(31));
+    b.grant(&alice, refresh(Some(0)));
+    b.grant(&alice, reserving());
+}
+
+#[test]
 fn rfc8656_7_2_a_reservation_outlives_its_first_allocation() {
     let mut b = Bench::new();
     let alice = b.login("alice", 1);

@@ -355,7 +355,7 @@ impl Bench {
 
     fn on_the_wire(&self, forward: &Forward, packet: &[u8]) -> Carried {
         match forward {
-            Forward::ToPeer { relay, peer, data, dont_fragment } => Carried::ToPeer {
+            Forward::ToPeer { relay, peer, data, dont_fragment, .. } => Carried::ToPeer {
                 from: self.shell.sockets[relay].socket(),
                 peer: peer.socket(),
                 data: packet[data.range()].to_vec(),
