@@ -36,7 +36,8 @@ pub(super) fn core(
             permissions: limits.permissions as usize,
             channels: limits.channels as usize,
             pending: limits.pending_requests.div_ceil(shards) as usize,
-            answers_per_prefix: limits.answers_per_prefix,
+            // Zero stays zero: no limit.
+            answers_per_prefix: limits.answers_per_prefix.div_ceil(shards),
         },
         relay: RelaySettings {
             addresses: addresses.relay.clone(),
