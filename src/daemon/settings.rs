@@ -36,6 +36,7 @@ pub(super) fn core(
             permissions: limits.permissions as usize,
             channels: limits.channels as usize,
             pending: limits.pending_requests.div_ceil(shards) as usize,
+            // Zero stays zero: no limit.
             answers_per_prefix: limits.answers_per_prefix.div_ceil(shards),
         },
         relay: RelaySettings {

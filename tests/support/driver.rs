@@ -133,6 +133,14 @@ impl Driver {
         .unwrap()
     }
 
+    /// Our socket over UDP, to set options or to read past the client.
+    pub fn udp_socket(&self) -> Option<&UdpSocket> {
+        match &self.socket {
+            Socket::Udp(socket) => Some(socket),
+            Socket::Tcp(_) => None,
+        }
+    }
+
     /// Binding: the server-reflexive transport address.
     pub fn binding(&mut self) -> Result<SocketAddr, Error> {
         let transaction = self.client.binding(now());

@@ -38,7 +38,7 @@ impl Sturn {
                 Ok(()) => return sturn,
                 Err(why) => {
                     let lines = sturn.process.last_lines();
-                    let taken = lines.contains("in use") || lines.contains("EADDRINUSE");
+                    let taken = lines.contains("another program has it");
                     assert!(
                         taken && attempt < PORT_ATTEMPTS,
                         "the server is not ready: {why}\nlast lines:\n{lines}"
