@@ -80,7 +80,9 @@ fn when_all_relay_ports_are_taken_it_says_so_and_recovers() {
 fn a_dual_allocation_lives_with_the_family_that_has_a_port() {
     let server = Setup::new().set("workers.count", "1").relay_ports(2).start();
     let mut others = [server.udp(), server.tcp()];
-    others.each_mut().map(|client| client.allocate(Allocate::default()).unwrap());
+    for client in &mut others {
+        client.allocate(Allocate::default()).unwrap();
+    }
     let wanted = Allocate { additional_family: Some(Family::V6), ..Allocate::default() };
     let allocated = server.udp().allocate(wanted).unwrap();
     assert_eq!(allocated.relayed.len(), 1);
