@@ -57,6 +57,9 @@ impl Setup {
             )
             .set("peers.allow", r#"["127.0.0.0/8", "::1"]"#)
             .set("workers.count", "2")
+            // So few that no limit on descriptors is worth a warning.
+            .set("limits.allocations", "1000")
+            .set("limits.connections", "400")
     }
 
     /// Sets a key to a TOML value.
