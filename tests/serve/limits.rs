@@ -78,9 +78,11 @@ fn when_all_relay_ports_are_taken_it_says_so_and_recovers() {
 
 #[test]
 fn a_dual_allocation_lives_with_the_family_that_has_a_port() {
-    let server = Setup::new().set("workers.count", "1").relay_ports(1).start();
-    let mut first = server.udp();
-    first.allocate(Allocate::default()).unwrap();
+    let server = Setup::new().set("workers.count", "1").relay_ports(2).start();
+    let mut others = [server.udp(), server.tcp()];
+    for client in &mut others {
+        client.allocate(Allocate::default()).unwrap();
+    }
     let wanted = Allocate { additional_family: Some(Family::V6), ..Allocate::default() };
     let allocated = server.udp().allocate(wanted).unwrap();
     assert_eq!(allocated.relayed.len(), 1);

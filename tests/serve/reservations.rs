@@ -84,13 +84,17 @@ fn a_port_set_aside_is_nobody_elses() {
 
 #[test]
 fn without_a_free_pair_there_is_no_reservation() {
-    let server = Setup::new().relay_ports(1).start();
-    assert_eq!(server.udp().allocate(even_and_next()).unwrap_err().code(), 508);
+    let server = Setup::new().relay_ports(2).start();
     let even = Allocate { even_port: Some(false), ..Allocate::default() };
     let mut client = server.udp();
     let allocated = client.allocate(even).unwrap();
     assert_eq!(relayed(&allocated).port() % 2, 0);
     assert_eq!(allocated.reservation_token, None);
+    // The odd one alone is neither a pair nor even.
+    assert_eq!(server.udp().allocate(even_and_next()).unwrap_err().code(), 508);
+    let even = Allocate { even_port: Some(false), ..Allocate::default() };
+    assert_eq!(server.udp().allocate(even).unwrap_err().code(), 508);
+    server.udp().allocate(Allocate::default()).unwrap();
 }
 
 pub(crate) fn even_and_next() -> Allocate {

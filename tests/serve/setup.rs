@@ -15,6 +15,9 @@ use crate::support::server::Sturn;
 /// How long anything may take before the test has failed.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
 
+/// How the line begins that says what a server has done.
+pub(crate) const TOTALS: &str = "stopped packets_to_peers";
+
 /// How often a condition is looked at that nothing announces.
 const POLL: Duration = Duration::from_millis(10);
 
@@ -54,6 +57,9 @@ impl Setup {
             )
             .set("peers.allow", r#"["127.0.0.0/8", "::1"]"#)
             .set("workers.count", "2")
+            // So few that no limit on descriptors is worth a warning.
+            .set("limits.allocations", "1000")
+            .set("limits.connections", "400")
     }
 
     /// Sets a key to a TOML value.
@@ -151,7 +157,7 @@ impl Server {
         self.process().signal("TERM");
         let status = self.process().wait(DEADLINE);
         assert_eq!(status.code(), Some(0));
-        self.process().expect_line("stopped", DEADLINE)
+        self.process().expect_line(TOTALS, DEADLINE)
     }
 
     /// Its resident memory in bytes.
@@ -164,12 +170,12 @@ impl Server {
     }
 }
 
-/// The number behind `name=` in a log line.
+/// The number behind `name=` in a log line, also within the list of drops.
 #[track_caller]
 pub(crate) fn number(line: &str, name: &str) -> u64 {
-    let found = line
-        .split([' ', ',', '"'])
-        .find_map(|word| word.strip_prefix(name).and_then(|word| word.strip_prefix('=')));
+    let words = line.split([' ', ',']).map(|word| word.trim_start_matches("dropped="));
+    let mut pairs = words.filter_map(|word| word.split_once('='));
+    let found = pairs.find(|(key, _)| *key == name).map(|(_, value)| value);
     found.and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("no {name}=N in {line:?}"))
 }
 

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use sturn::client::Allocate;
 use sturn::net::Family;
 
-use crate::setup::{DEADLINE, Server, Setup};
+use crate::setup::{DEADLINE, Peer, Server, Setup};
 use crate::support::driver::{Driver, Received};
 
 /// So many that two of them share one of four workers, and that not all of them
@@ -69,10 +69,12 @@ fn only_with_permission_of_both() {
     let (same, other) = pairs(&clients);
     for (i, j) in [same[0], other[0]] {
         let (one, two) = two_of(&mut clients, i, j);
-        one.0.create_permission(&[two.1]).unwrap();
+        let witness = Peer::v4();
+        one.0.create_permission(&[two.1, witness.addr()]).unwrap();
         one.0.send(two.1, b"not yet").unwrap();
-        // Behind it in order on both ways.
-        one.0.binding().unwrap();
+        // Behind it through the same relay socket, then behind it at the other worker.
+        one.0.send(witness.addr(), b"not yet").unwrap();
+        witness.receive();
         two.0.binding().unwrap();
         two.0.create_permission(&[one.1]).unwrap();
         one.0.send(two.1, b"now").unwrap();

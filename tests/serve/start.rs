@@ -96,7 +96,8 @@ fn a_file_that_is_not_there() {
 #[test]
 fn a_file_that_is_no_configuration() {
     Run::of("listen = ").fails(78, &["sturn.toml"]);
-    Run::of("[listen]\nupd = []\n").fails(78, &["listen.upd", "listen.udp"]);
+    Run::of("[auth]\nmode = \"none\"\n[listen]\nupd = []\n")
+        .fails(78, &["listen.upd", "listen.udp"]);
     let nobody =
         Setup::new().unset("auth.users").text().replace("@port@", "1").replace("@port6@", "1");
     Run::of(&nobody).fails(78, &["auth"]);

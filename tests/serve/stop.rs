@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use sturn::client::Allocate;
 
-use crate::setup::{DEADLINE, Peer, Setup, number, relayed};
+use crate::setup::{DEADLINE, Peer, Setup, TOTALS, number, relayed};
 
 /// A second is what a person and a service manager expect; the rest is for a
 /// machine with more to do.
@@ -35,7 +35,7 @@ fn both_signals_end_it_soon_and_in_order() {
         assert!(took < SOON, "SIG{signal}: {took:?}");
 
         server.process().expect_line(&format!("stopping on SIG{signal}"), DEADLINE);
-        let totals = server.process().expect_line("stopped packets_to_peers", DEADLINE);
+        let totals = server.process().expect_line(TOTALS, DEADLINE);
         assert_eq!(number(&totals, "packets_to_peers"), 10, "{totals}");
         assert_eq!(number(&totals, "bytes_to_peers"), 100, "{totals}");
         assert_eq!(number(&totals, "packets_to_client"), 10, "{totals}");
