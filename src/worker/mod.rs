@@ -35,7 +35,7 @@ use std::time::{Duration, Instant};
 
 use crate::io::{Arena, Events, Interest, Poll, RecvBatch, TcpListener, UdpSocket};
 use crate::net::Now;
-use crate::turn::{Counters, Server, Wheel};
+use crate::turn::{Counters, MAX_REPLY, Server, Wheel};
 
 use clock::Clock;
 use connection::Connections;
@@ -107,6 +107,8 @@ pub struct Worker {
     tcp: Vec<streams::Listener>,
     relays: RelaySockets,
     connections: Connections,
+    /// Where the core writes answers to stream clients, which are packed from here.
+    reply: Box<[u8; MAX_REPLY]>,
     /// Wakes connections to look at their deadlines.
     stream_timers: Wheel<Token>,
     limits: StreamLimits,
@@ -194,6 +196,7 @@ impl Worker {
             tcp,
             relays: RelaySockets::new(parts.relay),
             connections: Connections::new(parts.streams.connections),
+            reply: Box::new([0; MAX_REPLY]),
             stream_timers: Wheel::new(clock.read().mono),
             limits: parts.streams,
             mail: mailbox::Exchange::new(parts.index, parts.mailbox, parts.posts),

@@ -13,7 +13,7 @@ use crate::io::{
 };
 use crate::net::{FiveTuple, Now, Transport};
 use crate::stun::framing::{self, Frame};
-use crate::turn::{Client, Input, MAX_REPLY, Verdict};
+use crate::turn::{Client, Input, Verdict};
 
 /// How long the kernel tries to deliver to a client that does not answer.
 const USER_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(60);
@@ -167,13 +167,12 @@ impl Worker {
                 Frame::Partial { .. } => break,
                 Frame::Broken => return Err(NotFrames),
             };
-            let mut reply = [0; MAX_REPLY];
-            let verdict = self.core.on_client(now, client, &bytes[..message], &mut reply);
+            let verdict = self.core.on_client(now, client, &bytes[..message], &mut self.reply[..]);
             match verdict {
                 Verdict::Forward(forward) => {
                     self.forward(Origin { slot, start: at as u32, tos: 0 }, &forward);
                 }
-                Verdict::Reply { len } => self.answer(client, &mut answers, &reply[..len]),
+                Verdict::Reply { len } => self.answer(client, &mut answers, len),
                 Verdict::Queued | Verdict::Drop(_) => {}
             }
             at += frame;
@@ -181,8 +180,9 @@ impl Worker {
         Ok(at)
     }
 
-    fn answer(&mut self, client: Client, answers: &mut Answers, message: &[u8]) {
-        let fits = |at: u32| at as usize + message.len() <= SLOT;
+    /// Sends the first `len` bytes of the reply buffer.
+    fn answer(&mut self, client: Client, answers: &mut Answers, len: usize) {
+        let fits = |at: u32| at as usize + len <= SLOT;
         let (slot, start) = match answers.slot.filter(|(_, at)| fits(*at)) {
             Some(place) => place,
             None => match self.arena.take() {
@@ -194,8 +194,9 @@ impl Worker {
                 }
             },
         };
-        let end = start + message.len() as u32;
-        self.arena.bytes_mut(slot)[start as usize..end as usize].copy_from_slice(message);
+        let end = start + len as u32;
+        let place = &mut self.arena.bytes_mut(slot)[start as usize..end as usize];
+        place.copy_from_slice(&self.reply[..len]);
         answers.slot = Some((slot, end));
         if let Token::Connection(id) = Token::decode(client.link.0) {
             let body = Body { slot, start, end };
