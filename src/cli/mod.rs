@@ -31,7 +31,7 @@ use crate::daemon::Exit;
     max_term_width = 100,
     after_help = "Try it: `sturn serve` runs on an embedded default and prints how to reach it.\n\
                   Exit codes are those of sysexits(3): 64 usage, 66 no input file,\n\
-                  69 unavailable, 70 defect, 71 system error, 78 configuration."
+                  69 unavailable, 70 defect, 71 system error, 77 not permitted, 78 configuration."
 )]
 struct Cli {
     #[command(subcommand)]
