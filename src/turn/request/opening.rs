@@ -160,6 +160,10 @@ impl Server {
             granted.token = Some(token);
         }
         allocation.stage = Stage::Live(granted);
+        // The client counts from this answer, whenever the relay sockets opened.
+        for relay in allocation.relays.iter_mut().flatten() {
+            relay.expires = now.mono + lifetime;
+        }
         let event = Event::AllocationCreated {
             allocation: id,
             five_tuple: allocation.client.five_tuple,
