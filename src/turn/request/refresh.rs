@@ -57,6 +57,7 @@ impl Server {
             for which in [Family::V4, Family::V6] {
                 if family.is_none_or(|f| f == which)
                     && let Some(relay) = &mut allocation.relays[slot(which)]
+                    && relay.expires > now.mono
                 {
                     relay.expires = expires;
                 }
