@@ -39,18 +39,23 @@ impl Server {
         request: &Message<'_>,
     ) -> Result<(), Reject> {
         let mut peers = 0;
-        let mut new = 0;
+        let mut new = Vec::new();
         for value in request.all(Attribute::XorPeerAddress) {
             let (peer, _) = self.check_peer(now, id, peer_of(request, value)?, false)?;
             peers += 1;
             let known = self.table.get(id).is_some_and(|a| a.permissions.contains_key(&peer.ip()));
-            new += usize::from(!known);
+            if !known {
+                new.push(peer.ip());
+            }
         }
+        // A peer may be named more than once, with different ports.
+        new.sort_unstable();
+        new.dedup();
         if peers == 0 {
             return Err(Reject::bad("XOR-PEER-ADDRESS missing"));
         }
         let held = self.table.get(id).map_or(0, |a| a.permissions.len());
-        if held + new > self.settings.limits.permissions {
+        if held + new.len() > self.settings.limits.permissions {
             return Err(Reject::Error(ErrorCode::INSUFFICIENT_CAPACITY, "Too many permissions"));
         }
         Ok(())
