@@ -80,9 +80,7 @@ impl Server {
         reply: &mut [u8],
     ) -> Result<Option<usize>, Reject> {
         let Some(allocation) = self.table.get(id) else { return Ok(None) };
-        let expired = allocation.is_live()
-            && !allocation.relays.iter().flatten().any(|relay| relay.expires > now.mono);
-        if expired {
+        if allocation.is_over(now.mono) {
             self.end_allocation(now, id, EndReason::Expired);
             return Ok(None);
         }
