@@ -51,11 +51,17 @@ const ACTIONS: &[(u32, Action)] = &[
 impl World {
     /// One random action.
     pub fn step(&mut self) {
-        let host = self.rng.below(HOSTS);
-        match self.rng.weighted(ACTIONS) {
+        if let Some((host, token)) = self.fresh_token.take()
+            && self.rng.permille(700)
+        {
+            return self.claim_reserved(host, token);
+        }
+        let action = self.rng.weighted(ACTIONS);
+        let host = self.actor(action);
+        match action {
             Action::Advance => {
                 let longest =
-                    self.rng.weighted(&[(60, 300), (30, 5_000), (8, 120_000), (2, 1_300_000)]);
+                    self.rng.weighted(&[(600, 300), (350, 3_000), (45, 60_000), (5, 1_300_000)]);
                 let by = Duration::from_millis(self.rng.within(0..longest));
                 trace!(self, "{by:?} pass");
                 self.advance(by);
@@ -76,6 +82,38 @@ impl World {
                 self.pump(host);
             }
         }
+    }
+
+    /// Who acts: any host, but data is mostly sent by those who can.
+    fn actor(&mut self, action: Action) -> usize {
+        let any = self.rng.below(HOSTS);
+        let able: Vec<usize> = (0..HOSTS)
+            .filter(|host| {
+                let five_tuple = self.hosts[*host].identity.five_tuple;
+                self.model.alive(self.now, &five_tuple).is_some()
+            })
+            .collect();
+        let needs =
+            matches!(action, Action::Permission | Action::Channel | Action::Send | Action::Refresh);
+        if needs && !able.is_empty() && self.rng.permille(800) { self.rng.pick(&able) } else { any }
+    }
+
+    /// Somebody with the same name claims a port that was set aside for `host`.
+    fn claim_reserved(&mut self, host: usize, token: [u8; 8]) {
+        let name = self.hosts[host].credential.name.clone();
+        let others: Vec<usize> = (0..HOSTS)
+            .filter(|h| {
+                *h != host && self.hosts[*h].credential.name == name && !self.hosts[*h].liar
+            })
+            .collect();
+        if others.is_empty() {
+            return;
+        }
+        let host = self.rng.pick(&others);
+        trace!(self, "host {host} claims {token:x?}");
+        let allocate = Allocate { reservation_token: Some(token), ..Allocate::default() };
+        self.hosts[host].client.allocate(self.now, allocate);
+        self.pump(host);
     }
 
     fn ask(&mut self, host: usize, action: Action) {
@@ -204,7 +242,7 @@ impl World {
             return;
         }
         let to = self.setup.advertised_of(local).expect("it is an address of this host");
-        self.to_relay(from, to, data);
+        self.send_to_relay(from, to, data);
     }
 
     fn random_icmp(&mut self) {
@@ -276,7 +314,7 @@ impl World {
 
     /// Without loss and failures every client gets what it is due, and no more.
     pub fn settle(&mut self) {
-        (self.loss, self.shell_failures) = (0, 0);
+        (self.loss, self.shell_failures, self.calm) = (0, 0, true);
         for number in 0..HOSTS {
             let identity = self.fresh_identity(number);
             let credential = self.hosts[number].credential.clone();

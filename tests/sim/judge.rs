@@ -35,7 +35,7 @@ type User = Option<(Arc<str>, StoredKeys)>;
 impl World {
     /// A datagram or frame of a client reaches its shard.
     pub fn client_packet(&mut self, host: usize, from: turn::Client, bytes: &[u8], altered: bool) {
-        trace!(self, "host {host} {}: {}", from.five_tuple, describe(bytes));
+        trace!(self, "host {host} {}: {}", from.five_tuple, wire::describe(bytes));
         let shard = self.shard_of(from);
         let now = self.now;
         let message = Stun::parse(bytes);
@@ -52,6 +52,9 @@ impl World {
         match verdict {
             Verdict::Forward(forward) => {
                 let delivery = delivery.expect("only data is forwarded");
+                if matches!(forward, Forward::ToClient { .. }) {
+                    self.tally("data to another relay of the shard");
+                }
                 self.deliver(shard, bytes, forward, &delivery);
             }
             Verdict::Drop(reason) => {
@@ -139,7 +142,8 @@ impl World {
         match (expected, &outputs[..]) {
             (None, []) => {}
             (Some(client), [Output::Send { client: to, message }]) => {
-                assert_eq!((client, Some(known)), (*to, icmp_peer(message)));
+                self.tally("ICMP error told");
+                assert_eq!((client, Some(known)), (*to, wire::icmp_peer(message)));
             }
             (expected, outputs) => panic!("ICMP for {expected:?} came to {outputs:?}"),
         }
@@ -163,8 +167,9 @@ impl World {
             assert!(allocation.is_alive(past), "{five_tuple} has outlived its lifetime");
             allocation.tidy(past);
         }
-        let patience = self.setup.settings.lifetimes.pending + TICK;
-        self.model.openings.retain(|_, (_, since)| now.mono < *since + patience);
+        // It may have waited for its user first, and for its relay sockets then.
+        let patience = self.setup.settings.lifetimes.pending * 2 + TICK;
+        self.model.openings.retain(|_, since| now.mono < *since + patience);
     }
 
     /// Calls a core, and checks what is always true afterwards.
@@ -241,11 +246,11 @@ impl World {
     fn deliver(&mut self, shard: u16, packet: &[u8], forward: Forward, expected: &Delivery) {
         match forward {
             Forward::ToPeer { relay, peer, data, dont_fragment } => {
-                let bytes = payload(packet);
+                let bytes = wire::payload(packet);
                 assert_eq!(&packet[data.range()], bytes, "exactly the data is sent on");
                 let peer = peer.socket();
                 assert_eq!(*expected, Delivery::ToPeer { relay, peer, dont_fragment });
-                self.to_peer((shard, relay), peer, bytes.to_vec());
+                self.send_to_peer((shard, relay), peer, bytes.to_vec());
             }
             Forward::ToClient { link, client, server, header, data, padding } => {
                 let Delivery::ToClient { client: owner, via } = *expected else {
@@ -259,6 +264,10 @@ impl World {
                 let mut bytes = [header.as_slice(), data].concat();
                 bytes.resize(bytes.len() + usize::from(padding), 0);
                 assert_eq!(received(&bytes), Some((via, data.to_vec())), "what the client sees");
+                self.tally(match via {
+                    Via::Channel(_) => "data on a channel",
+                    Via::Indication(_) => "data in an indication",
+                });
                 if owner.five_tuple.transport.is_stream() {
                     assert_eq!(bytes.len() % 4, 0, "padded in a stream");
                 }
@@ -271,13 +280,16 @@ impl World {
         }
     }
 
-    fn to_peer(&mut self, socket: Socket, peer: SocketAddr, bytes: Vec<u8>) {
+    fn send_to_peer(&mut self, socket: Socket, peer: SocketAddr, bytes: Vec<u8>) {
         let local = self.kernel.local_of(socket).expect("data leaves through an open socket");
         let delay = self.delay();
         if self.setup.is_relay(peer.ip()) {
+            let nat = self.setup.advertised_of(local) != Some(local);
+            self.tally(if nat { "data to the kernel behind NAT" } else { "data to the kernel" });
             assert_eq!(self.setup.local_of(peer).unwrap_or(peer), peer, "not out and back in");
             self.schedule(delay, Event::ToRelay { from: local, to: peer, bytes });
         } else {
+            self.tally("data to a peer");
             assert!(!self.setup.is_denied(peer.ip()), "nothing goes to {peer}");
             let from = self.setup.advertised_of(local).expect("it is an address of this host");
             self.schedule(delay, Event::ToPeer { from, to: peer, bytes });
@@ -314,6 +326,7 @@ impl World {
         altered: bool,
         forecast: Option<&Forecast>,
     ) {
+        self.tally_answer(request, answer);
         let Some(request) = request else {
             // Without the cookie: RFC 3489, where that is on.
             assert!(altered && self.setup.settings.rfc3489 && answer.is_none());
@@ -361,6 +374,14 @@ impl World {
         self.model.apply(self.now, from, request);
     }
 
+    fn tally_answer(&mut self, request: Option<&Stun>, answer: Option<&Stun>) {
+        match (request, answer.and_then(Stun::error)) {
+            (_, Some(code)) => self.tally(&format!("error {code}")),
+            (Some(request), None) => self.tally(&format!("method {} granted", request.method)),
+            (None, None) => self.tally("RFC 3489 answer"),
+        }
+    }
+
     fn remember_nonce(&mut self, client: turn::Client, answer: &Stun) {
         if let Some(nonce) = answer.get(wire::NONCE) {
             let address = client.five_tuple.client.socket();
@@ -377,7 +398,7 @@ impl World {
         forecast: Option<&Forecast>,
     ) {
         if request.method == wire::ALLOCATE {
-            self.model.openings.insert(from.five_tuple, (request.id, self.now.mono));
+            self.model.openings.insert((from.five_tuple, request.id), self.now.mono);
         }
         // A user may have to be looked up first, so nothing is certain yet.
         let hopeless = forecast.is_some_and(|f| !f.success && f.errors.is_empty());
@@ -395,11 +416,12 @@ impl World {
         let question = question.expect("an answer goes to the five-tuple that asked, once");
         question.times -= 1;
         let Question { request, altered, forecast, .. } = question.clone();
+        self.tally_answer(Some(&request), Some(&answer));
         assert_eq!(answer.method, request.method);
         assert!(!altered || answer.class == Class::Error, "an altered request is not granted");
         self.remember_nonce(client, &answer);
         if request.method == wire::ALLOCATE {
-            self.model.openings.remove(&client.five_tuple);
+            self.model.openings.remove(&(client.five_tuple, request.id));
         }
         match forecast {
             Some(forecast) if !altered => judge(&request, &answer, &forecast),
@@ -431,6 +453,12 @@ impl World {
             .collect();
         assert!(!relays.is_empty(), "an allocation relays");
         self.check_relays(client, request, answer, &relays);
+        if relays.len() == 2 {
+            self.tally("allocation of two families");
+        }
+        if request.get(wire::TOKEN).is_some() {
+            self.tally("reserved port claimed");
+        }
         let credential = self.model.credential(request, false).expect("a known user").clone();
         let allocation = Allocation {
             client,
@@ -457,7 +485,8 @@ impl World {
         let (owner, id) = self.kernel.socket_at(local).expect("its socket is open");
         assert_eq!(owner, shard, "the socket is the shard's own");
         let held = self.model.allocations.values().flat_map(|a| &a.relays);
-        assert!(!held.filter(|r| r.id == id).any(|r| r.local == local), "it is nobody else's");
+        let mut held = held.filter(|r| r.expires > self.now.mono);
+        assert!(held.all(|r| r.local != local), "it is nobody else's");
         Relay { id, local, advertised, expires: self.now.mono + lifetime }
     }
 
@@ -513,6 +542,7 @@ impl World {
                     let mine = allocated.relayed.iter().all(|r| at.granted.contains(r));
                     assert!(mine, "granted to host {host}");
                     at.last_token = allocated.reservation_token.or(at.last_token);
+                    self.fresh_token = allocated.reservation_token.map(|token| (host, token));
                 }
                 Told::Bound { reflexive, .. } => {
                     assert_eq!(reflexive, at.identity.five_tuple.client.socket());
@@ -523,7 +553,7 @@ impl World {
                 Told::Unusable { ref why, .. } => panic!("host {host} cannot use an answer: {why}"),
                 _ => {}
             }
-            at.told.push(event);
+            self.hosts[host].told.push(event);
         }
     }
 }
@@ -537,15 +567,6 @@ fn judge(request: &Stun, answer: &Stun, forecast: &Forecast) {
     assert!(right, "{request:?} was answered with {answer:?}, expected {forecast:?}");
 }
 
-/// The application data of a client's packet, or of a peer's.
-fn payload(packet: &[u8]) -> &[u8] {
-    if let Some((_, data)) = wire::channel_data(packet) {
-        return data;
-    }
-    let at = Stun::data_range(packet).expect("only ChannelData and Send carry data");
-    &packet[at]
-}
-
 /// What a client gets out of a message.
 fn received(bytes: &[u8]) -> Option<(Via, Vec<u8>)> {
     if let Some((number, data)) = wire::channel_data(bytes) {
@@ -555,18 +576,4 @@ fn received(bytes: &[u8]) -> Option<(Via, Vec<u8>)> {
     let is_data = message.class == Class::Indication && message.method == wire::DATA_METHOD;
     let peer = *message.addresses(wire::PEER).first()?;
     is_data.then(|| Some((Via::Indication(peer), message.get(wire::DATA)?.to_vec())))?
-}
-
-fn icmp_peer(message: &[u8]) -> Option<SocketAddr> {
-    let message = Stun::parse(message)?;
-    message.get(wire::ICMP)?;
-    message.addresses(wire::PEER).first().copied()
-}
-
-fn describe(bytes: &[u8]) -> String {
-    match (Stun::parse(bytes), wire::channel_data(bytes)) {
-        (Some(message), _) => format!("{message:?}"),
-        (None, Some((number, data))) => format!("channel {number:#x}, {} bytes", data.len()),
-        (None, None) => format!("{} bytes of nothing", bytes.len()),
-    }
 }

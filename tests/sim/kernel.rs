@@ -84,8 +84,10 @@ impl Kernel {
         };
         let fits = |port: u16| match request {
             PortRequest::Any => is_free(port),
-            PortRequest::Even => port % 2 == 0 && is_free(port),
-            PortRequest::EvenAndReserveNext => port % 2 == 0 && is_free(port) && is_free(port + 1),
+            PortRequest::Even => port.is_multiple_of(2) && is_free(port),
+            PortRequest::EvenAndReserveNext => {
+                port.is_multiple_of(2) && is_free(port) && is_free(port + 1)
+            }
             PortRequest::Reserved(_) => false,
         };
         let choice: Vec<u16> = setup.ports().filter(|port| fits(*port)).collect();

@@ -66,7 +66,7 @@ pub struct Model {
     /// Deleted by their clients; the server has yet to say so.
     pub deleted: BTreeMap<FiveTuple, Allocation>,
     /// Allocate requests without an answer so far, and since when.
-    pub openings: BTreeMap<FiveTuple, ([u8; 12], Instant)>,
+    pub openings: BTreeMap<(FiveTuple, [u8; 12]), Instant>,
     /// For whom a nonce was made, and when (seconds since the epoch).
     pub nonces: BTreeMap<Vec<u8>, (SocketAddr, u64)>,
     pub traffic: Vec<Traffic>,
@@ -158,11 +158,15 @@ impl Model {
                 let check = self.setup.settings.auth.expiry;
                 let owner =
                     self.allocations.get(&client.five_tuple).map(|a| a.name == credential.name);
-                let pending = self.openings.contains_key(&client.five_tuple);
+                let pending = self.is_opening(&client.five_tuple);
                 let lenient = check == ExpiryCheck::Allocate && (owner == Some(true) || pending);
                 (lenient, !lenient || pending || owner.is_some())
             }
         }
+    }
+
+    fn is_opening(&self, five_tuple: &FiveTuple) -> bool {
+        self.openings.keys().any(|(of, _)| of == five_tuple)
     }
 
     fn owns(&self, client: Client, name: &str) -> bool {
@@ -185,7 +189,7 @@ impl Model {
             return if repeated { success() } else { error(437) };
         }
         let mut forecast = self.forecast_new(client, request);
-        if self.openings.contains_key(&client.five_tuple) {
+        if self.is_opening(&client.five_tuple) {
             forecast.errors.insert(437);
         }
         forecast
@@ -291,6 +295,10 @@ impl Model {
         let crowded = permissions >= limits.permissions
             && !allocation.permitted(now.mono).any(|ip| ip == peer.ip());
         let mut forecast = Forecast { success: !full && !crowded, ..Forecast::default() };
+        // The binding of a family that has expired may not be tidied up yet.
+        if allocation.channels.get(&number).is_some_and(|(bound, _)| *bound != peer) {
+            forecast.errors.insert(400);
+        }
         if allocation.channels.len() >= limits.channels
             || allocation.permissions.len() >= limits.permissions
         {
@@ -472,8 +480,11 @@ impl Allocation {
         self.relays.iter().find(|r| Family::of(r.local.ip()) == family && r.expires > now)
     }
 
+    /// Permissions end with the relayed transport address of their family.
     fn permitted(&self, now: Instant) -> impl Iterator<Item = IpAddr> {
-        self.permissions.iter().filter(move |(_, expires)| **expires > now).map(|(ip, _)| *ip)
+        let relayed = move |ip: &IpAddr| self.relay(Family::of(*ip), now).is_some();
+        let alive = self.permissions.iter().filter(move |(_, expires)| **expires > now);
+        alive.map(|(ip, _)| *ip).filter(relayed)
     }
 
     fn permit(&mut self, ip: IpAddr, expires: Instant) {
@@ -482,7 +493,8 @@ impl Allocation {
     }
 
     pub fn channel(&self, number: u16, now: Instant) -> Option<SocketAddr> {
-        self.channels.get(&number).filter(|(_, expires)| *expires > now).map(|(peer, _)| *peer)
+        let alive = self.channels.get(&number).filter(|(_, expires)| *expires > now);
+        alive.map(|(peer, _)| *peer).filter(|p| self.relay(Family::of(p.ip()), now).is_some())
     }
 
     fn channel_to(&self, peer: SocketAddr, now: Instant) -> Option<u16> {

@@ -168,3 +168,28 @@ pub fn channel_data(bytes: &[u8]) -> Option<(u16, &[u8])> {
     let fits = (0x40..=0x4f).contains(&a) && rest.len() >= length && rest.len() - length <= 3;
     fits.then(|| (u16::from_be_bytes([a, b]), &rest[..length]))
 }
+
+/// The application data of a client's packet, or of a peer's.
+pub fn payload(packet: &[u8]) -> &[u8] {
+    if let Some((_, data)) = channel_data(packet) {
+        return data;
+    }
+    let at = Stun::data_range(packet).expect("only ChannelData and Send carry data");
+    &packet[at]
+}
+
+/// The peer that an indication with ICMP is about.
+pub fn icmp_peer(message: &[u8]) -> Option<SocketAddr> {
+    let message = Stun::parse(message)?;
+    message.get(ICMP)?;
+    message.addresses(PEER).first().copied()
+}
+
+/// A packet in a few words, for the trace.
+pub fn describe(bytes: &[u8]) -> String {
+    match (Stun::parse(bytes), channel_data(bytes)) {
+        (Some(message), _) => format!("{message:?}"),
+        (None, Some((number, data))) => format!("channel {number:#x}, {} bytes", data.len()),
+        (None, None) => format!("{} bytes of nothing", bytes.len()),
+    }
+}

@@ -93,9 +93,18 @@ pub struct World {
     /// In thousandths.
     pub loss: u64,
     pub shell_failures: u64,
+    /// A reservation token that a host has just been given.
+    pub fresh_token: Option<(usize, [u8; 8])>,
+    /// Nothing takes long, so that nothing is given up.
+    pub calm: bool,
     /// A digest of all that came out of the cores, to compare two runs.
     pub digest: u64,
+    /// What has come about, to see that the runs go everywhere.
+    pub tally: Tally,
 }
+
+/// How often each thing has happened.
+pub type Tally = BTreeMap<String, u64>;
 
 impl World {
     pub fn new(seed: u64, hash_seed: HashSeed) -> Self {
@@ -130,7 +139,10 @@ impl World {
             routes: BTreeSet::new(),
             loss: setup.loss,
             shell_failures: setup.shell_failures,
+            fresh_token: None,
+            calm: false,
             digest: 0xcbf2_9ce4_8422_2325,
+            tally: Tally::new(),
             setup,
         };
         for number in 0..HOSTS {
@@ -140,6 +152,13 @@ impl World {
             world.hosts.push(Host::new(&mut world.rng, credential, identity));
         }
         world
+    }
+
+    pub fn tally(&mut self, what: &str) {
+        match self.tally.get_mut(what) {
+            Some(count) => *count += 1,
+            None => drop(self.tally.insert(what.to_owned(), 1)),
+        }
     }
 
     /// A host's next connection; its transport and family stay what they are.
@@ -169,7 +188,8 @@ impl World {
     }
 
     pub fn delay(&mut self) -> Duration {
-        Duration::from_millis(self.rng.weighted(&[(70, 20), (25, 200), (5, 3000)]))
+        let slow = if self.calm { 20 } else { 3000 };
+        Duration::from_millis(self.rng.weighted(&[(70, 20), (25, 200), (5, slow)]))
             .mul_f64(self.rng.below(100) as f64 / 100.0)
     }
 
@@ -337,9 +357,9 @@ impl World {
         let identity = self.fresh_identity(host);
         let credential = self.hosts[host].credential.clone();
         self.hosts[host].restart(&mut self.rng, credential, identity);
-        self.model.openings.remove(&gone.five_tuple);
+        self.model.openings.retain(|(of, _), _| *of != gone.five_tuple);
         self.input(shard, Input::LinkClosed { five_tuple: gone.five_tuple, link: gone.link });
-        assert!(self.model.allocations.get(&gone.five_tuple).is_none(), "it ends with its link");
+        assert!(!self.model.allocations.contains_key(&gone.five_tuple), "it ends with its link");
         let server = &self.cores[usize::from(shard)].server;
         assert!(!server.has_allocation(&gone.five_tuple), "it ends with its link");
     }
@@ -354,11 +374,11 @@ impl World {
             7 => self.rng.pick(&self.setup.peers),
             _ => return,
         };
-        self.to_relay(answer_from, from, bytes);
+        self.send_to_relay(answer_from, from, bytes);
     }
 
     /// A datagram from outside to an address that a relay is known by.
-    pub fn to_relay(&mut self, from: SocketAddr, to: SocketAddr, bytes: Vec<u8>) {
+    pub fn send_to_relay(&mut self, from: SocketAddr, to: SocketAddr, bytes: Vec<u8>) {
         if let Some(local) = self.setup.local_of(to).filter(|l| l.is_ipv4() == from.is_ipv4()) {
             let delay = self.delay();
             self.schedule(delay, Event::ToRelay { from, to: local, bytes });
@@ -492,6 +512,7 @@ impl World {
         match event {
             Said::AllocationEnded { five_tuple, traffic, reason, .. } => {
                 trace!(self, "shard {shard} ends {five_tuple}: {reason}");
+                self.tally(&format!("allocation {reason}"));
                 self.judge_end(five_tuple, traffic, reason);
             }
             Said::PeerDenied { rule, .. } => assert!(!rule.is_empty(), "a refusal has a reason"),
