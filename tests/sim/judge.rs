@@ -12,7 +12,7 @@ use sturn::turn::{self, DropReason, EndReason, Forward, Input, Output, Ticket, T
 use crate::kernel::Socket;
 use crate::model::{Allocation, Delivery, Forecast, Relay, Target, Via};
 use crate::wire::{self, Class, Stun};
-use crate::world::{Event, World, trace};
+use crate::world::{Event, World, shard_of, trace};
 
 /// The wheel's resolution: what is due is done by then.
 const TICK: Duration = Duration::from_millis(250);
@@ -120,8 +120,13 @@ impl World {
         let ((), outputs) = self.call(shard, |server| server.handle_input(now, input));
         self.perform_all(shard, outputs, asker);
         // Without an answer it goes on as an opening, judged when that ends.
-        if let Some(question) = asker.and_then(|key| self.queued.get_mut(&key)) {
+        if let Some((client, id)) = asker
+            && let Some(question) = self.queued.get_mut(&(client, id)).filter(|q| q.times > 0)
+        {
             question.forecast = None;
+            if question.request.method == wire::ALLOCATE {
+                self.model.openings.insert((client.five_tuple, id), now.mono);
+            }
         }
     }
 
@@ -167,9 +172,11 @@ impl World {
             assert!(allocation.is_alive(past), "{five_tuple} has outlived its lifetime");
             allocation.tidy(past);
         }
-        // It may have waited for its user first, and for its relay sockets then.
-        let patience = self.setup.settings.lifetimes.pending * 2 + TICK;
-        self.model.openings.retain(|_, since| now.mono < *since + patience);
+        let patience = self.setup.settings.lifetimes.pending + TICK;
+        let shards = self.setup.shards;
+        self.model.openings.retain(|(five_tuple, _), since| {
+            shard_of(five_tuple, shards) != shard || now.mono < *since + patience
+        });
     }
 
     /// Calls a core, and checks what is always true afterwards.
@@ -199,7 +206,10 @@ impl World {
         outputs: Vec<Output>,
         cause: Option<(turn::Client, [u8; 12])>,
     ) {
-        for output in outputs {
+        // Answers first: they say why an allocation has ended.
+        let (answers, rest): (Vec<_>, Vec<_>) =
+            outputs.into_iter().partition(|output| matches!(output, Output::Send { .. }));
+        for output in answers.into_iter().chain(rest) {
             self.perform(shard, output, cause);
         }
         assert!(self.model.deleted.is_empty(), "what a client has deleted is gone at once");

@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use sturn::auth::{StoredKeys, userhash};
-use sturn::net::{HashSeed, Now, Transport};
+use sturn::net::{FiveTuple, HashSeed, Now, Transport};
 use sturn::stun::framing::{self, Frame};
 use sturn::turn::{
     self, Event as Said, Input, Link, LookupName, Output, PortRequest, RelayId, Route, Server,
@@ -50,6 +50,12 @@ pub fn remember(at: Duration, what: impl FnOnce() -> String) {
         }
         trace.push_back(format!("{:>12.3}s  {}", at.as_secs_f64(), what()));
     });
+}
+
+/// The kernel keeps a five-tuple on one shard.
+pub fn shard_of(five_tuple: &FiveTuple, shards: u16) -> u16 {
+    let text = five_tuple.client.to_string();
+    text.bytes().fold(0u16, |sum, byte| sum.wrapping_mul(31) ^ u16::from(byte)) % shards
 }
 
 /// Something on its way.
@@ -168,14 +174,8 @@ impl World {
         identity(number, self.connections, number % 3 == 2, transport[number % 4])
     }
 
-    /// The kernel keeps a five-tuple on one shard.
     pub fn shard_of(&self, client: turn::Client) -> u16 {
-        let address = client.five_tuple.client;
-        let sum = address
-            .to_string()
-            .bytes()
-            .fold(0u16, |sum, b| sum.wrapping_mul(31) + u16::from(b) % 97);
-        sum % self.setup.shards
+        shard_of(&client.five_tuple, self.setup.shards)
     }
 
     pub fn since_start(&self) -> Duration {
@@ -402,9 +402,10 @@ impl World {
         }
         // Lost, altered, twice, late: as a network does it.
         if self.loss > 0 && self.rng.permille(20) {
-            let altered = self.alter(bytes.clone());
+            let other = self.alter(bytes.clone());
+            let altered = other != bytes;
             let delay = self.delay();
-            self.schedule(delay, Event::ToServer { host, from, bytes: altered, altered: true });
+            self.schedule(delay, Event::ToServer { host, from, bytes: other, altered });
         }
         for bytes in self.copies(bytes) {
             let delay = self.delay();
