@@ -21,7 +21,7 @@ use super::vocabulary::{
     AllocationId, AuthFailure, Client, DropReason, Event, LookupName, Output, Ticket,
 };
 use super::{Server, Timer};
-use crate::auth::{Algorithm, Freshness, Identity, Key, NonceKey, StoredKeys, userhash};
+use crate::auth::{Algorithm, Freshness, Identity, Key, NonceKey, StoredKeys};
 use crate::net::Now;
 use crate::stun::{Attribute, ErrorCode, Integrity, Message, verify_sha1, verify_sha256};
 
@@ -171,17 +171,14 @@ impl Server {
             return None;
         }
         let algorithm = credentials.algorithm;
-        let cached = allocation.and_then(|id| self.table.get(id)).filter(|a| !a.is_over(now.mono));
-        // A user from outside is in no directory, but the allocation knows its owner.
-        let owner = cached.map(|a| &a.identity.name);
-        let is_owner = |hash| owner.filter(|name| userhash(name, directory.realm()) == hash);
         let name = match credentials.name.as_ref()? {
             LookupName::Name(name) => name,
-            LookupName::Hash(hash) => match directory.name_of(hash).or_else(|| is_owner(*hash)) {
+            LookupName::Hash(hash) => match directory.name_of(hash) {
                 Some(name) => name,
                 None => return from_outside(external, algorithm, proves),
             },
         };
+        let cached = allocation.and_then(|id| self.table.get(id)).filter(|a| !a.is_over(now.mono));
         if let Some(found) = cached.and_then(|a| self.owner_of(now, a, name, algorithm, proves)) {
             return Some(found);
         }
