@@ -123,11 +123,6 @@ impl Allocation {
         matches!(self.stage, Stage::Live(_))
     }
 
-    /// Whether it has expired and only waits to be cleaned up: it counts as none.
-    pub(super) fn is_over(&self, now: Instant) -> bool {
-        self.is_live() && self.relays.iter().flatten().all(|relay| relay.expires <= now)
-    }
-
     /// The relay of a family, unless it has expired.
     #[inline]
     pub(super) fn relay(&self, family: Family, now: Instant) -> Option<&Relay> {

@@ -178,7 +178,7 @@ impl Server {
                 None => return from_outside(external, algorithm, proves),
             },
         };
-        let cached = allocation.and_then(|id| self.table.get(id)).filter(|a| !a.is_over(now.mono));
+        let cached = allocation.and_then(|id| self.table.get(id));
         if let Some(found) = cached.and_then(|a| self.owner_of(now, a, name, algorithm, proves)) {
             return Some(found);
         }

@@ -80,7 +80,9 @@ impl Server {
         reply: &mut [u8],
     ) -> Result<Option<usize>, Reject> {
         let Some(allocation) = self.table.get(id) else { return Ok(None) };
-        if allocation.is_over(now.mono) {
+        let expired = allocation.is_live()
+            && !allocation.relays.iter().flatten().any(|relay| relay.expires > now.mono);
+        if expired {
             self.end_allocation(now, id, EndReason::Expired);
             return Ok(None);
         }

@@ -75,9 +75,11 @@ impl Server {
         from: Client,
         who: &Authenticated,
     ) -> Result<AllocationId, Reject> {
-        let live = who
-            .allocation
-            .filter(|id| self.table.get(*id).is_some_and(|a| a.is_live() && !a.is_over(now.mono)));
+        let live = who.allocation.filter(|id| {
+            self.table.get(*id).is_some_and(|a| {
+                a.is_live() && a.relays.iter().flatten().any(|r| r.expires > now.mono)
+            })
+        });
         let Some((id, allocation)) = live.and_then(|id| Some((id, self.table.get(id)?))) else {
             return Err(Reject::code(ErrorCode::ALLOCATION_MISMATCH));
         };
