@@ -30,6 +30,9 @@ pub struct Question {
     pub times: u32,
 }
 
+/// Names a request: whose, its transaction id, and whether it was altered.
+pub type Asker = (turn::Client, [u8; 12], bool);
+
 type User = Option<(Arc<str>, StoredKeys)>;
 
 impl World {
@@ -75,7 +78,7 @@ impl World {
                 self.queue(host, from, request, altered, forecast.as_ref());
             }
         }
-        let cause = message.map(|m| (from, m.id));
+        let cause = message.map(|m| (from, m.id, altered));
         self.perform_all(shard, outputs, cause);
     }
 
@@ -120,12 +123,12 @@ impl World {
         let ((), outputs) = self.call(shard, |server| server.handle_input(now, input));
         self.perform_all(shard, outputs, asker);
         // Without an answer it goes on as an opening, judged when that ends.
-        if let Some((client, id)) = asker
-            && let Some(question) = self.queued.get_mut(&(client, id)).filter(|q| q.times > 0)
+        if let Some(key) = asker
+            && let Some(question) = self.queued.get_mut(&key).filter(|q| q.times > 0)
         {
             question.forecast = None;
             if question.request.method == wire::ALLOCATE {
-                self.model.openings.insert((client.five_tuple, id), now.mono);
+                self.model.openings.insert((key.0.five_tuple, key.1), now.mono);
             }
         }
     }
@@ -200,12 +203,7 @@ impl World {
         (result, outputs)
     }
 
-    fn perform_all(
-        &mut self,
-        shard: u16,
-        outputs: Vec<Output>,
-        cause: Option<(turn::Client, [u8; 12])>,
-    ) {
+    fn perform_all(&mut self, shard: u16, outputs: Vec<Output>, cause: Option<Asker>) {
         // Answers first: they say why an allocation has ended.
         let (answers, rest): (Vec<_>, Vec<_>) =
             outputs.into_iter().partition(|output| matches!(output, Output::Send { .. }));
@@ -407,22 +405,32 @@ impl World {
         altered: bool,
         forecast: Option<&Forecast>,
     ) {
-        if request.method == wire::ALLOCATE {
+        if request.method == wire::ALLOCATE && !altered {
             self.model.openings.insert((from.five_tuple, request.id), self.now.mono);
         }
         // A user may have to be looked up first, so nothing is certain yet.
         let hopeless = forecast.is_some_and(|f| !f.success && f.errors.is_empty());
         assert!(!hopeless, "something can come of {request:?}");
-        let key = (from, request.id);
+        let key = (from, request.id, altered);
         let question = Question { request, host, altered, forecast: None, times: 0 };
         self.queued.entry(key).or_insert(question).times += 1;
     }
 
     /// A message that was not an immediate reply.
-    pub fn judge_send(&mut self, shard: u16, client: turn::Client, message: &[u8]) {
+    pub fn judge_send(
+        &mut self,
+        shard: u16,
+        client: turn::Client,
+        message: &[u8],
+        cause: Option<Asker>,
+    ) {
         let answer = Stun::parse(message).expect("the server sends whole messages");
         assert!(matches!(answer.class, Class::Success | Class::Error), "answers only");
-        let question = self.queued.get_mut(&(client, answer.id)).filter(|q| q.times > 0);
+        // What is not said in answer to a lookup concludes an opening, and no
+        // altered request gets that far.
+        let asker = cause.filter(|(who, id, _)| (*who, *id) == (client, answer.id));
+        let asker = asker.unwrap_or((client, answer.id, false));
+        let question = self.queued.get_mut(&asker).filter(|q| q.times > 0);
         let question = question.expect("an answer goes to the five-tuple that asked, once");
         question.times -= 1;
         let Question { request, altered, forecast, .. } = question.clone();
@@ -430,7 +438,7 @@ impl World {
         assert_eq!(answer.method, request.method);
         assert!(!altered || answer.class == Class::Error, "an altered request is not granted");
         self.remember_nonce(client, &answer);
-        if request.method == wire::ALLOCATE {
+        if request.method == wire::ALLOCATE && !altered {
             self.model.openings.remove(&(client.five_tuple, request.id));
         }
         match forecast {

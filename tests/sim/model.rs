@@ -120,11 +120,12 @@ impl Model {
         if refused {
             forecast.errors.insert(401);
         }
-        if !accepted {
-            return forecast;
-        }
-        if !self.is_fresh(now, client, request) {
+        let fresh = self.is_fresh(now, client, request);
+        // Who may have to be looked up outside has to have a good nonce first.
+        if !fresh && (accepted || credential.worth != Worth::Good) {
             forecast.errors.insert(438);
+        }
+        if !accepted || !fresh {
             return forecast;
         }
         if has_unknown(request) {

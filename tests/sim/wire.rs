@@ -165,7 +165,7 @@ impl fmt::Debug for Stun {
 pub fn channel_data(bytes: &[u8]) -> Option<(u16, &[u8])> {
     let (&[a, b, c, d], rest) = bytes.split_first_chunk()?;
     let length = usize::from(u16::from_be_bytes([c, d]));
-    let fits = (0x40..=0x4f).contains(&a) && rest.len() >= length && rest.len() - length <= 3;
+    let fits = (0x40..=0x7f).contains(&a) && rest.len() >= length && rest.len() - length <= 3;
     fits.then(|| (u16::from_be_bytes([a, b]), &rest[..length]))
 }
 

@@ -20,7 +20,7 @@ use sturn::turn::{
 };
 
 use crate::client::{Host, identity};
-use crate::judge::Question;
+use crate::judge::{Asker, Question};
 use crate::kernel::{Kernel, Socket};
 use crate::model::Model;
 use crate::rng::Rng;
@@ -92,9 +92,9 @@ pub struct World {
     sequence: u64,
     pub connections: u64,
     pub payloads: u64,
-    /// Requests that the core keeps: by whom and transaction id.
-    pub queued: HashMap<(turn::Client, [u8; 12]), Question>,
-    pub lookups: BTreeMap<(u16, Ticket), (turn::Client, [u8; 12])>,
+    /// Requests that the core keeps.
+    pub queued: HashMap<Asker, Question>,
+    pub lookups: BTreeMap<(u16, Ticket), Asker>,
     pub routes: BTreeSet<String>,
     /// In thousandths.
     pub loss: u64,
@@ -457,10 +457,10 @@ impl World {
     }
 
     /// Does what a core asks for.
-    pub fn perform(&mut self, shard: u16, output: Output, cause: Option<(turn::Client, [u8; 12])>) {
+    pub fn perform(&mut self, shard: u16, output: Output, cause: Option<Asker>) {
         match output {
             Output::Send { client, message } => {
-                self.judge_send(shard, client, &message);
+                self.judge_send(shard, client, &message, cause);
                 self.send_down(client, message.into());
             }
             Output::OpenRelay { relay, port } => {
