@@ -1,0 +1,399 @@
+//! Two shards of one server, with clients that can sign.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use stun_rs::MessageDecoderBuilder;
+use sturn::auth::{Algorithm, Directory, Key, Secret, StoredKeys, User};
+use sturn::net::{FiveTuple, HashSeed, Now, PeerAddr, Transport};
+use sturn::stun::{Attribute, Class, Message, Method};
+use sturn::turn::policy::{OwnAddresses, Policy};
+use sturn::turn::{
+    AuthSettings, Client, DefaultFamily, ExpiryCheck, Forward, Input, Lifetimes, Limits, Link,
+    LookupName, MAX_REPLY, Output, PortRequest, RelayAddress, RelayId, RelaySettings, Server,
+    Settings, Shard, ShardMessage, Ticket, Verdict,
+};
+
+use crate::ports::Ports;
+use crate::wire::{self, Builder};
+
+pub const USER: &str = "alice";
+pub const OUTSIDER: &str = "outsider";
+pub const PASSWORD: &str = "wonderland";
+pub const REALM: &str = "fuzz.example";
+
+/// What a core asked for and has not been answered.
+#[derive(Debug)]
+pub enum Question {
+    Open(u16, RelayId, PortRequest),
+    Key(u16, Ticket, LookupName),
+    Mail { from: u16, to: u16, message: ShardMessage },
+}
+
+/// The server and what is needed to talk to it.
+pub struct Fixture {
+    pub shards: Vec<Server>,
+    pub now: Now,
+    pub ports: Ports,
+    pub questions: VecDeque<Question>,
+    /// The nonce that each of the clients was given.
+    nonces: [Vec<u8>; CLIENTS],
+    requests: u64,
+    /// The last RESERVATION-TOKEN that was given out.
+    pub token: Option<[u8; 8]>,
+    /// Something was granted or is under way: the state is no longer the first one.
+    pub changed: bool,
+    /// The last message that was not an immediate answer.
+    pub sent: Option<Box<[u8]>>,
+}
+
+pub const CLIENTS: usize = 4;
+
+/// UDP and TCP over IPv4, UDP over IPv6, and another of UDP.
+pub fn client(index: usize) -> Client {
+    let (transport, address) = match index % CLIENTS {
+        0 => (Transport::Udp, "7.7.7.1:20000"),
+        1 => (Transport::Tcp, "7.7.7.2:20000"),
+        2 => (Transport::Udp, "[2606:4700:2::1]:20000"),
+        _ => (Transport::Udp, "7.7.7.3:20000"),
+    };
+    let server = if index % CLIENTS == 2 { "[2606:4700:1::5]:3478" } else { "8.8.4.4:3478" };
+    let parse = |text: &str| text.parse().expect("the addresses above parse");
+    let five_tuple = FiveTuple::new(transport, parse(address), parse(server));
+    Client { five_tuple, link: Link(index as u64 % CLIENTS as u64) }
+}
+
+/// Half of the clients reach each shard.
+pub fn shard_of(index: usize) -> usize {
+    index % CLIENTS / 2
+}
+
+impl Fixture {
+    pub fn new() -> Self {
+        let start = start();
+        let shards = (0..2)
+            .map(|index| {
+                let shard = Shard { index, count: 2 };
+                Server::new(settings(), shard, [index as u8; 32], seed(), start)
+            })
+            .collect();
+        let mut fixture = Self {
+            shards,
+            now: Now { mono: start, unix: Duration::from_secs(1_700_000_000) },
+            ports: Ports::default(),
+            questions: VecDeque::new(),
+            nonces: Default::default(),
+            requests: 0,
+            token: None,
+            sent: None,
+            changed: false,
+        };
+        for index in 0..CLIENTS {
+            let request = Builder::new(wire::ALLOCATE, [9; 12]).build();
+            let reply = fixture.from_client(index, &request).expect("a stranger gets a nonce");
+            let reply = Message::parse(&reply).expect("the server writes whole messages");
+            fixture.nonces[index] = reply.get(Attribute::Nonce).expect("401 has a nonce").to_vec();
+        }
+        fixture
+    }
+
+    /// Clients 0 and 3 have allocations, with a permission and a channel each: the
+    /// one's for a peer, the other's for the relayed address of the first.
+    pub fn with_allocations() -> Self {
+        let mut fixture = Self::new();
+        for index in [0, 1, 3] {
+            let udp = (wire::REQUESTED_TRANSPORT, vec![17, 0, 0, 0]);
+            fixture.granted(index, wire::ALLOCATE, &[udp]);
+            let first = fixture.ports.sockets()[0].2;
+            let peer: SocketAddr = if index == 3 { first } else { ([9, 9, 9, 1], 1000).into() };
+            let SocketAddr::V4(peer) = peer else { unreachable!("both are IPv4") };
+            let peer =
+                (wire::XOR_PEER_ADDRESS, wire::xor_v4(peer.ip().octets(), peer.port()).to_vec());
+            fixture.granted(index, wire::CREATE_PERMISSION, &[peer.clone()]);
+            let number = (wire::CHANNEL_NUMBER, vec![0x40, 0x01, 0, 0]);
+            fixture.granted(index, wire::CHANNEL_BIND, &[number, peer]);
+        }
+        assert!(fixture.changed, "the requests above are granted");
+        assert_eq!(fixture.allocations(), 3);
+        fixture.changed = false;
+        fixture
+    }
+
+    /// Calls `run` with a server that has allocations: the one of the last call,
+    /// unless that has changed anything.
+    pub fn reused(run: impl FnOnce(&mut Self)) {
+        thread_local! {
+            static LAST: RefCell<Option<Fixture>> = const { RefCell::new(None) };
+        }
+        LAST.with_borrow_mut(|last| {
+            let mut fixture = last.take().unwrap_or_else(Self::with_allocations);
+            run(&mut fixture);
+            if fixture.changed {
+                return fixture.finish();
+            }
+            assert_eq!(fixture.allocations(), 3, "nothing was granted, nothing has changed");
+            *last = Some(fixture);
+        });
+    }
+
+    pub fn allocations(&self) -> usize {
+        self.shards.iter().map(Server::allocations).sum()
+    }
+
+    /// A good request; everything it needs from outside is answered at once.
+    fn granted(&mut self, index: usize, method: u16, attributes: &[(u16, Vec<u8>)]) {
+        let id = self.transaction();
+        let mut builder = Builder::new(method, id);
+        for (kind, value) in attributes {
+            builder = builder.put(*kind, value);
+        }
+        let request = self.sign(index, builder).build();
+        self.from_client(index, &request);
+        while let Some(question) = self.questions.pop_front() {
+            self.answer(question, true);
+        }
+    }
+
+    pub fn transaction(&mut self) -> [u8; 12] {
+        self.requests += 1;
+        let mut id = [7; 12];
+        id[..8].copy_from_slice(&self.requests.to_be_bytes());
+        id
+    }
+
+    pub fn nonce(&self, index: usize) -> &[u8] {
+        &self.nonces[index % CLIENTS]
+    }
+
+    /// Adds the credentials of the stored user.
+    pub fn sign(&self, index: usize, builder: Builder) -> Builder {
+        builder
+            .put(wire::USERNAME, USER.as_bytes())
+            .put(wire::REALM, REALM.as_bytes())
+            .put(wire::NONCE, self.nonce(index))
+            .sign_sha1(key(USER, Algorithm::Md5).bytes())
+    }
+
+    /// A packet of a client; returns the immediate answer.
+    pub fn from_client(&mut self, index: usize, packet: &[u8]) -> Option<Vec<u8>> {
+        let shard = shard_of(index);
+        let mut reply = [0; MAX_REPLY];
+        let verdict = self.shards[shard].on_client(self.now, client(index), packet, &mut reply);
+        self.check(shard);
+        match verdict {
+            Verdict::Reply { len } => {
+                check_answer(packet, &reply[..len]);
+                self.note(&reply[..len]);
+                Some(reply[..len].to_vec())
+            }
+            Verdict::Forward(forward) => {
+                check_forward(packet.len(), &forward);
+                None
+            }
+            Verdict::Queued => {
+                self.changed = true;
+                None
+            }
+            Verdict::Drop(_) => None,
+        }
+    }
+
+    /// Whether an answer has changed anything: all but Binding and errors do.
+    fn note(&mut self, answer: &[u8]) {
+        let granted = Message::parse(answer)
+            .is_ok_and(|a| a.class() == Class::Success && a.method() != Method::BINDING);
+        self.changed |= granted;
+    }
+
+    /// A datagram for a relay socket.
+    pub fn from_peer(&mut self, shard: u16, relay: RelayId, peer: SocketAddr, len: usize) {
+        let shard = usize::from(shard);
+        let verdict = self.shards[shard].on_peer(self.now, relay, PeerAddr::new(peer), len);
+        self.check(shard);
+        match verdict {
+            Verdict::Forward(forward) => check_forward(len, &forward),
+            Verdict::Drop(_) => {}
+            Verdict::Reply { .. } | Verdict::Queued => panic!("peers are not answered"),
+        }
+    }
+
+    pub fn input(&mut self, shard: u16, input: Input) {
+        let shard = usize::from(shard);
+        self.shards[shard].handle_input(self.now, input);
+        self.check(shard);
+    }
+
+    /// Answers what a core has asked.
+    pub fn answer(&mut self, question: Question, well: bool) {
+        match question {
+            Question::Open(shard, relay, port) => {
+                let answer = self.ports.open(shard, relay, port, !well);
+                self.input(shard, answer);
+            }
+            Question::Key(shard, ticket, _) => {
+                let keys = StoredKeys::from_password(OUTSIDER, REALM, PASSWORD);
+                let user = well.then(|| (OUTSIDER.into(), keys));
+                self.input(shard, Input::Key { ticket, user });
+            }
+            Question::Mail { from, to, message } => {
+                self.input(to, Input::FromShard { shard: from, message });
+            }
+        }
+    }
+
+    /// Time passes, and the timers run.
+    pub fn wait(&mut self, by: Duration) {
+        self.now = self.now.after(by);
+        for shard in 0..self.shards.len() {
+            self.shards[shard].handle_timeout(self.now);
+            self.check(shard);
+            let next = self.shards[shard].poll_timeout();
+            assert!(next.is_none_or(|at| at > self.now.mono), "what is due has been done");
+        }
+    }
+
+    /// Everything is answered and expires; nothing may be left.
+    pub fn finish(mut self) {
+        loop {
+            while let Some(question) = self.questions.pop_front() {
+                self.answer(question, true);
+            }
+            if self.shards.iter().all(|shard| shard.poll_timeout().is_none()) {
+                break;
+            }
+            self.wait(Duration::from_secs(4000));
+        }
+        assert!(self.shards.iter().all(|shard| shard.allocations() == 0), "all have expired");
+        self.ports.assert_empty();
+    }
+
+    /// Invariants, and what the core wants done.
+    fn check(&mut self, shard: usize) {
+        self.shards[shard].check_invariants(self.now);
+        while let Some(output) = self.shards[shard].poll_output() {
+            self.perform(shard as u16, output);
+        }
+    }
+
+    fn perform(&mut self, shard: u16, output: Output) {
+        match output {
+            Output::Send { message, .. } => {
+                assert_parses(&message);
+                self.note(&message);
+                let answer = Message::parse(&message).expect("another codec has read it");
+                let token = answer.get(Attribute::ReservationToken);
+                self.token = token.and_then(|token| token.try_into().ok()).or(self.token);
+                self.sent = Some(message);
+            }
+            Output::OpenRelay { relay, port } => {
+                self.questions.push_back(Question::Open(shard, relay, port));
+            }
+            Output::CloseRelay { relay } => self.ports.close(shard, relay),
+            Output::ReleasePort { reserved } => self.ports.release(reserved),
+            Output::LookupKey { ticket, name } => {
+                self.questions.push_back(Question::Key(shard, ticket, name));
+            }
+            Output::ToShard { shard: to, message } => {
+                self.questions.push_back(Question::Mail { from: shard, to, message });
+            }
+            Output::Route(_) | Output::Event(_) => {}
+        }
+    }
+}
+
+impl Default for Fixture {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The key of a user with the password of all.
+pub fn key(user: &str, algorithm: Algorithm) -> Key {
+    Key::derive(algorithm, user, REALM, PASSWORD)
+}
+
+/// An answer has the transaction id of its request, and another codec reads it.
+fn check_answer(request: &[u8], answer: &[u8]) {
+    assert_eq!(request[4..20], answer[4..20], "cookie and transaction id");
+    // RFC 3489 knows no cookie, and `stun-rs` not RFC 3489.
+    if request[4..8] == sturn::stun::MAGIC_COOKIE.to_be_bytes() {
+        assert_parses(answer);
+    }
+}
+
+fn assert_parses(message: &[u8]) {
+    let decoded = MessageDecoderBuilder::default().build().decode(message);
+    let (_, used) = decoded.unwrap_or_else(|error| panic!("{error}: {message:02x?}"));
+    assert_eq!(used, message.len(), "a whole message");
+}
+
+fn check_forward(len: usize, forward: &Forward) {
+    let data = match forward {
+        Forward::ToPeer { data, .. } => data,
+        Forward::ToClient { data, header, padding, .. } => {
+            assert!(!header.as_slice().is_empty() && *padding < 4);
+            data
+        }
+    };
+    assert!(data.start <= data.end && data.range().end <= len, "within the packet");
+}
+
+fn start() -> Instant {
+    static START: OnceLock<Instant> = OnceLock::new();
+    *START.get_or_init(Instant::now)
+}
+
+/// The hasher is made once: each one lives as long as the process.
+fn seed() -> HashSeed {
+    static SEED: OnceLock<HashSeed> = OnceLock::new();
+    *SEED.get_or_init(|| HashSeed::new(1))
+}
+
+fn settings() -> Arc<Settings> {
+    static SETTINGS: OnceLock<Arc<Settings>> = OnceLock::new();
+    SETTINGS.get_or_init(|| Arc::new(make_settings())).clone()
+}
+
+fn make_settings() -> Settings {
+    let ip = |text: &str| text.parse().expect("the addresses below parse");
+    let same = |text: &str| RelayAddress { local: ip(text), advertised: ip(text) };
+    let relay = RelaySettings {
+        addresses: vec![same("8.8.4.4"), same("2606:4700:1::5")],
+        ports: 50_000..=65_535,
+        default_family: DefaultFamily::V4,
+    };
+    let own = OwnAddresses {
+        relays: relay.addresses.clone(),
+        others: Vec::new(),
+        listener_ports: vec![3478],
+    };
+    let keys = StoredKeys::from_password(USER, REALM, PASSWORD);
+    let users = vec![User { name: USER.into(), keys }];
+    let secrets = vec![Secret::new("secret")];
+    Settings {
+        auth: AuthSettings {
+            directory: Some(Arc::new(Directory::new(REALM, users, secrets, ':', seed()))),
+            external: true,
+            algorithms: vec![Algorithm::Sha256, Algorithm::Md5],
+            nonce_secret: b"fuzz".as_slice().into(),
+            nonce_lifetime: Duration::from_secs(600),
+            expiry: ExpiryCheck::Refresh,
+        },
+        lifetimes: Lifetimes::default(),
+        limits: Limits {
+            allocations_per_user: 3,
+            permissions: 4,
+            channels: 3,
+            pending: 3,
+            answers_per_prefix: 0,
+            ..Limits::default()
+        },
+        policy: Policy::new(&[], &[], &own, relay.ports.clone()),
+        relay,
+        rfc3489: true,
+        software: Some("sturn".into()),
+    }
+}

@@ -1,0 +1,277 @@
+//! Sequences of everything that can happen to two shards: requests signed with
+//! the right key around any attributes, data, peers, answers of the shell, time.
+
+#![no_main]
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use libfuzzer_sys::{arbitrary, arbitrary::Arbitrary, fuzz_target};
+use sturn::auth::{Algorithm, userhash};
+use sturn::net::PeerAddr;
+use sturn::turn::Input;
+use sturn_fuzz::fixture::{OUTSIDER, client, key, shard_of};
+use sturn_fuzz::wire::{self, Builder};
+use sturn_fuzz::{Fixture, REALM, USER};
+
+#[derive(Arbitrary, Debug)]
+enum Step<'a> {
+    Request {
+        client: u8,
+        method: Method,
+        attributes: Vec<Attribute<'a>>,
+        signature: Signature,
+    },
+    /// The same request once more.
+    Again,
+    Send {
+        client: u8,
+        peer: Peer,
+        attributes: Vec<Attribute<'a>>,
+        data: &'a [u8],
+    },
+    ChannelData {
+        client: u8,
+        number: u8,
+        data: &'a [u8],
+        padding: u8,
+    },
+    Bytes {
+        client: u8,
+        bytes: &'a [u8],
+    },
+    Datagram {
+        relay: u8,
+        peer: Peer,
+        len: u16,
+    },
+    Answer {
+        well: bool,
+    },
+    AnswerLast {
+        well: bool,
+    },
+    Wait {
+        quarters: u16,
+    },
+    Icmp {
+        relay: u8,
+        peer: Peer,
+        icmp_type: u8,
+        code: u8,
+        info: u32,
+    },
+    LinkClosed {
+        client: u8,
+    },
+}
+
+#[derive(Arbitrary, Clone, Copy, Debug)]
+enum Method {
+    Allocate,
+    Refresh,
+    CreatePermission,
+    ChannelBind,
+    Other(u16),
+}
+
+#[derive(Arbitrary, Debug)]
+enum Attribute<'a> {
+    Transport,
+    Lifetime(u32),
+    Peer(Peer),
+    Channel(u8),
+    Family(bool),
+    AdditionalFamily,
+    EvenPort(bool),
+    /// The token that the server gave out last, or one like it.
+    Token([u8; 8]),
+    DontFragment,
+    Raw(u16, &'a [u8]),
+}
+
+#[derive(Arbitrary, Clone, Copy, Debug)]
+enum Peer {
+    Host(bool, u8),
+    V6(u8),
+    Own(u8),
+    Any([u8; 4], u16),
+}
+
+#[derive(Arbitrary, Clone, Copy, Debug)]
+enum Signature {
+    Sha1,
+    Sha256(bool),
+    Outsider,
+    UserhashOfOutsider,
+    WrongKey,
+    WrongNonce,
+    None,
+}
+
+fuzz_target!(|steps: Vec<Step>| {
+    let mut fixture = Fixture::new();
+    let mut last = None;
+    for step in steps.into_iter().take(64) {
+        take(&mut fixture, &mut last, step);
+    }
+    fixture.finish();
+});
+
+fn take(fixture: &mut Fixture, last: &mut Option<(usize, Vec<u8>)>, step: Step) {
+    match step {
+        Step::Request { client, method, attributes, signature } => {
+            let client = usize::from(client);
+            let request = request(fixture, client, method, &attributes, signature);
+            fixture.from_client(client, &request);
+            *last = Some((client, request));
+        }
+        Step::Again => {
+            if let Some((client, request)) = last {
+                fixture.from_client(*client, request);
+            }
+        }
+        Step::Send { client, peer, attributes, data } => {
+            let id = fixture.transaction();
+            let (kind, value) = peer_value(fixture, peer, id);
+            let builder = Builder::new(wire::SEND, id).put(kind, &value);
+            let builder = with(fixture, builder, id, &attributes).put(wire::DATA, data);
+            fixture.from_client(client.into(), &builder.build());
+        }
+        Step::ChannelData { client, number, data, padding } => {
+            let mut packet = vec![0x40 | number >> 4 & 0xf, number & 3];
+            packet.extend((data.len() as u16).to_be_bytes());
+            packet.extend(data);
+            packet.resize(packet.len() + usize::from(padding % 5), 0);
+            fixture.from_client(client.into(), &packet);
+        }
+        Step::Bytes { client, bytes } => drop(fixture.from_client(client.into(), bytes)),
+        Step::Datagram { relay, peer, len } => {
+            if let Some((shard, relay, _)) = socket(fixture, relay) {
+                let peer = address(fixture, peer);
+                fixture.from_peer(shard, relay, peer, usize::from(len).min(65_507));
+            }
+        }
+        Step::Answer { well } => {
+            if let Some(question) = fixture.questions.pop_front() {
+                fixture.answer(question, well);
+            }
+        }
+        Step::AnswerLast { well } => {
+            if let Some(question) = fixture.questions.pop_back() {
+                fixture.answer(question, well);
+            }
+        }
+        Step::Wait { quarters } => fixture.wait(Duration::from_millis(250) * u32::from(quarters)),
+        Step::Icmp { relay, peer, icmp_type, code, info } => {
+            if let Some((shard, relay, _)) = socket(fixture, relay) {
+                let peer = PeerAddr::new(address(fixture, peer));
+                fixture.input(shard, Input::Icmp { relay, peer, icmp_type, code, info });
+            }
+        }
+        Step::LinkClosed { client: index } => {
+            let client = client(index.into());
+            let input = Input::LinkClosed { five_tuple: client.five_tuple, link: client.link };
+            fixture.input(shard_of(index.into()) as u16, input);
+        }
+    }
+}
+
+fn socket(fixture: &Fixture, pick: u8) -> Option<(u16, sturn::turn::RelayId, SocketAddr)> {
+    let sockets = fixture.ports.sockets();
+    (!sockets.is_empty()).then(|| sockets[usize::from(pick) % sockets.len()])
+}
+
+fn request(
+    fixture: &mut Fixture,
+    client: usize,
+    method: Method,
+    attributes: &[Attribute],
+    signature: Signature,
+) -> Vec<u8> {
+    let kind = match method {
+        Method::Allocate => wire::ALLOCATE,
+        Method::Refresh => wire::REFRESH,
+        Method::CreatePermission => wire::CREATE_PERMISSION,
+        Method::ChannelBind => wire::CHANNEL_BIND,
+        Method::Other(kind) => kind & 0x3fff,
+    };
+    let id = fixture.transaction();
+    let builder = with(fixture, Builder::new(kind, id), id, attributes);
+    let nonce = fixture.nonce(client).to_vec();
+    let realm = REALM.as_bytes();
+    let named = |builder: Builder, user: &str, nonce: &[u8]| {
+        let builder = builder.put(wire::USERNAME, user.as_bytes());
+        builder.put(wire::REALM, realm).put(wire::NONCE, nonce)
+    };
+    let md5 = |user| key(user, Algorithm::Md5);
+    let offer =
+        |builder: Builder| builder.put(wire::PASSWORD_ALGORITHMS, &[0, 2, 0, 0, 0, 1, 0, 0]);
+    match signature {
+        Signature::Sha1 => named(builder, USER, &nonce).sign_sha1(md5(USER).bytes()),
+        Signature::Sha256(modern) => {
+            let algorithm = if modern { Algorithm::Sha256 } else { Algorithm::Md5 };
+            let [_, number] = algorithm.number().to_be_bytes();
+            offer(named(builder, USER, &nonce))
+                .put(wire::PASSWORD_ALGORITHM, &[0, number, 0, 0])
+                .sign_sha256(key(USER, algorithm).bytes())
+        }
+        Signature::Outsider => named(builder, OUTSIDER, &nonce).sign_sha1(md5(OUTSIDER).bytes()),
+        Signature::UserhashOfOutsider => builder
+            .put(wire::USERHASH, &userhash(OUTSIDER, REALM))
+            .put(wire::REALM, realm)
+            .put(wire::NONCE, &nonce)
+            .sign_sha1(md5(OUTSIDER).bytes()),
+        Signature::WrongKey => named(builder, USER, &nonce).sign_sha1(b"wrong"),
+        Signature::WrongNonce => named(builder, USER, b"stale").sign_sha1(md5(USER).bytes()),
+        Signature::None => builder,
+    }
+    .build()
+}
+
+fn with(fixture: &Fixture, builder: Builder, id: [u8; 12], attributes: &[Attribute]) -> Builder {
+    attributes.iter().take(16).fold(builder, |builder, attribute| match attribute {
+        Attribute::Transport => builder.put(wire::REQUESTED_TRANSPORT, &[17, 0, 0, 0]),
+        Attribute::Lifetime(seconds) => builder.put(0x000D, &seconds.to_be_bytes()),
+        Attribute::Peer(peer) => {
+            let (kind, value) = peer_value(fixture, *peer, id);
+            builder.put(kind, &value)
+        }
+        Attribute::Channel(n) => {
+            builder.put(wire::CHANNEL_NUMBER, &[0x40 | n >> 4 & 0xf, n & 3, 0, 0])
+        }
+        Attribute::Family(v6) => builder.put(0x0017, &[1 + u8::from(*v6), 0, 0, 0]),
+        Attribute::AdditionalFamily => builder.put(0x8000, &[2, 0, 0, 0]),
+        Attribute::EvenPort(reserve) => builder.put(0x0018, &[u8::from(*reserve) << 7]),
+        Attribute::Token(token) => {
+            let token = fixture.token.filter(|_| token[0] % 4 > 0).unwrap_or(*token);
+            builder.put(0x0022, &token)
+        }
+        Attribute::DontFragment => builder.put(0x001A, &[]),
+        Attribute::Raw(kind, value) => builder.put(*kind, value),
+    })
+}
+
+fn peer_value(fixture: &Fixture, peer: Peer, id: [u8; 12]) -> (u16, Vec<u8>) {
+    let address = address(fixture, peer);
+    let value = match address {
+        SocketAddr::V4(v4) => wire::xor_v4(v4.ip().octets(), v4.port()).to_vec(),
+        SocketAddr::V6(v6) => wire::xor_v6(v6.ip().octets(), v6.port(), id).to_vec(),
+    };
+    (wire::XOR_PEER_ADDRESS, value)
+}
+
+fn address(fixture: &Fixture, peer: Peer) -> SocketAddr {
+    match peer {
+        Peer::Host(first, port) => {
+            let host = 1 + u8::from(first);
+            SocketAddr::from(([9, 9, 9, host], 1000 + u16::from(port % 4)))
+        }
+        Peer::V6(host) => {
+            SocketAddr::from(([0x2606, 0x4700, 0, 0, 0, 0, 0, u16::from(host % 4)], 1000))
+        }
+        Peer::Own(pick) => socket(fixture, pick)
+            .map_or(SocketAddr::from(([8, 8, 4, 4], 60_000)), |(_, _, address)| address),
+        Peer::Any(ip, port) => SocketAddr::from((ip, port)),
+    }
+}

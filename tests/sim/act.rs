@@ -1,0 +1,400 @@
+//! What happens at random, and the quiet end in which everything must go well.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use sturn::client::{Allocate, Attribute, Event as Told};
+use sturn::net::Family;
+
+use crate::client::Host;
+use crate::setup::{LISTENER_PORT, Worth};
+use crate::wire;
+use crate::world::{Event, HOSTS, World, trace};
+
+#[derive(Clone, Copy)]
+enum Action {
+    Advance,
+    Freeze,
+    Binding,
+    Allocate,
+    Refresh,
+    Permission,
+    Channel,
+    Send,
+    Raw,
+    BadNonce,
+    Spam,
+    Icmp,
+    CloseLink,
+    Restart,
+    Garbage,
+}
+
+const ACTIONS: &[(u32, Action)] = &[
+    (300, Action::Advance),
+    (3, Action::Freeze),
+    (20, Action::Binding),
+    (120, Action::Allocate),
+    (50, Action::Refresh),
+    (90, Action::Permission),
+    (90, Action::Channel),
+    (200, Action::Send),
+    (15, Action::Raw),
+    (5, Action::BadNonce),
+    (50, Action::Spam),
+    (15, Action::Icmp),
+    (8, Action::CloseLink),
+    (8, Action::Restart),
+    (25, Action::Garbage),
+];
+
+impl World {
+    /// One random action.
+    pub fn step(&mut self) {
+        if let Some((host, token)) = self.fresh_token.take()
+            && self.rng.permille(700)
+        {
+            return self.claim_reserved(host, token);
+        }
+        let action = self.rng.weighted(ACTIONS);
+        let host = self.actor(action);
+        match action {
+            Action::Advance => {
+                let longest =
+                    self.rng.weighted(&[(600, 300), (350, 3_000), (45, 60_000), (5, 1_300_000)]);
+                let by = Duration::from_millis(self.rng.within(0..longest));
+                trace!(self, "{by:?} pass");
+                self.advance(by);
+            }
+            Action::Freeze => {
+                let by = Duration::from_secs(self.rng.pick(&[1, 30, 400, 1200]));
+                trace!(self, "nothing runs for {by:?}");
+                self.freeze(by);
+            }
+            Action::Spam => self.spam(),
+            Action::Icmp => self.random_icmp(),
+            Action::CloseLink if self.hosts[host].is_stream() => self.close_link(host),
+            Action::CloseLink => {}
+            Action::Restart => self.restart(host),
+            Action::Garbage => self.garbage(host),
+            action => {
+                self.ask(host, action);
+                self.pump(host);
+            }
+        }
+    }
+
+    /// Who acts: any host, but data is mostly sent by those who can.
+    fn actor(&mut self, action: Action) -> usize {
+        let any = self.rng.below(HOSTS);
+        let able: Vec<usize> = (0..HOSTS)
+            .filter(|host| {
+                let five_tuple = self.hosts[*host].identity.five_tuple;
+                self.model.alive(self.now, &five_tuple).is_some()
+            })
+            .collect();
+        let needs =
+            matches!(action, Action::Permission | Action::Channel | Action::Send | Action::Refresh);
+        if needs && !able.is_empty() && self.rng.permille(800) { self.rng.pick(&able) } else { any }
+    }
+
+    /// Somebody with the same name claims a port that was set aside for `host`.
+    fn claim_reserved(&mut self, host: usize, token: [u8; 8]) {
+        let name = self.hosts[host].credential.name.clone();
+        let others: Vec<usize> = (0..HOSTS)
+            .filter(|h| {
+                *h != host && self.hosts[*h].credential.name == name && !self.hosts[*h].liar
+            })
+            .collect();
+        if others.is_empty() {
+            return;
+        }
+        let host = self.rng.pick(&others);
+        trace!(self, "host {host} claims {token:x?}");
+        let allocate = Allocate { reservation_token: Some(token), ..Allocate::default() };
+        self.hosts[host].client.allocate(self.now, allocate);
+        self.pump(host);
+    }
+
+    fn ask(&mut self, host: usize, action: Action) {
+        let now = self.now;
+        match action {
+            Action::Binding => {
+                self.hosts[host].client.binding(now);
+            }
+            Action::Allocate => {
+                let allocate = self.random_allocate(host);
+                trace!(self, "host {host}: {allocate:?}");
+                self.hosts[host].client.allocate(now, allocate);
+            }
+            Action::Refresh => {
+                let lifetime = self.rng.pick(&[None, Some(0), Some(30), Some(1200), Some(4000)]);
+                let family = self.rng.pick(&[None, None, Some(Family::V4), Some(Family::V6)]);
+                trace!(self, "host {host}: refresh {lifetime:?} {family:?}");
+                self.hosts[host].client.refresh(now, lifetime.map(Duration::from_secs), family);
+            }
+            Action::Permission => {
+                let peers: Vec<_> =
+                    (0..1 + self.rng.below(3)).map(|_| self.random_peer()).collect();
+                trace!(self, "host {host}: permissions for {peers:?}");
+                self.hosts[host].client.create_permission(now, &peers);
+            }
+            Action::Channel => {
+                let peer = self.random_peer();
+                let number = self.rng.pick(&[None, None, Some(0x4000), Some(0x4FFF)]);
+                trace!(self, "host {host}: channel {number:x?} for {peer}");
+                self.hosts[host].client.channel_bind(now, number, peer);
+            }
+            Action::Send => {
+                let peer = self.random_peer();
+                let data = self.payload();
+                let dont_fragment = self.rng.permille(100);
+                trace!(self, "host {host}: {} bytes for {peer}", data.len());
+                self.hosts[host].client.send(peer, &data, dont_fragment);
+            }
+            Action::Raw => {
+                let method = self.rng.pick(&[wire::REFRESH, wire::CREATE_PERMISSION, 0x00A, 0x0AB]);
+                let kind = self.rng.pick(&[0x7001, 0x7ABC]);
+                let attributes = vec![Attribute::Raw(kind, vec![1, 2, 3])];
+                trace!(self, "host {host}: method {method:#x} with {kind:#x}");
+                self.hosts[host].client.request_raw(now, method, attributes);
+            }
+            _ => {
+                self.hosts[host].client.replace_nonce("obMatJos2gAAAbogus");
+            }
+        }
+    }
+
+    fn random_allocate(&mut self, host: usize) -> Allocate {
+        let rng = &mut self.rng;
+        let mut allocate = Allocate {
+            lifetime: rng
+                .pick(&[None, None, Some(10), Some(1100), Some(9999)])
+                .map(Duration::from_secs),
+            family: rng.pick(&[None, None, Some(Family::V4), Some(Family::V6)]),
+            dont_fragment: rng.permille(100),
+            ..Allocate::default()
+        };
+        match rng.below(12) {
+            0..2 => allocate.even_port = Some(rng.permille(700)),
+            2..4 => {
+                allocate.family = None;
+                allocate.additional_family = Some(Family::V6);
+            }
+            4..6 => {
+                allocate.family = None;
+                // One's own token, or that of somebody else, or none that exists.
+                let of = if rng.permille(700) { host } else { rng.below(HOSTS) };
+                allocate.reservation_token =
+                    self.hosts[of].last_token.or(Some([0, 1, 2, 3, 4, 5, 6, 7]));
+            }
+            6 => {
+                // Too much at once.
+                allocate.additional_family = Some(rng.pick(&[Family::V6, Family::V4]));
+                allocate.even_port = Some(true);
+            }
+            7 => allocate.requested_transport = 6,
+            _ => {}
+        }
+        allocate
+    }
+
+    /// A peer's address: a host's, a refused one, or one of this server's own.
+    pub fn random_peer(&mut self) -> SocketAddr {
+        let own = self.kernel.open_addresses();
+        match self.rng.below(20) {
+            0..11 => self.rng.pick(&self.setup.peers),
+            11 => self.rng.pick(&self.setup.denied),
+            12 => SocketAddr::new(self.rng.pick(&self.setup.peers).ip(), 0),
+            13 => "8.8.4.4:50030".parse().unwrap(),
+            14 => SocketAddr::new("8.8.4.4".parse().unwrap(), self.rng.pick(&[22, LISTENER_PORT])),
+            15 if !own.is_empty() => self.rng.pick(&own),
+            _ if !own.is_empty() => {
+                let local = self.rng.pick(&own);
+                self.setup.advertised_of(local).expect("it is an address of this host")
+            }
+            _ => self.rng.pick(&self.setup.peers),
+        }
+    }
+
+    /// Data that has not been sent before, unless it is empty.
+    fn payload(&mut self) -> Vec<u8> {
+        let len = self.rng.weighted(&[(5, 0), (60, 20), (30, 100), (5, 1400)]);
+        let mut data =
+            vec![self.payloads as u8; if len == 0 { 0 } else { 8 + self.rng.below(len) }];
+        self.payloads += 1;
+        if let Some(head) = data.first_chunk_mut() {
+            *head = self.payloads.to_be_bytes();
+        }
+        data
+    }
+
+    /// Somebody sends to a relayed transport address unasked.
+    fn spam(&mut self) {
+        let own = self.kernel.open_addresses();
+        if own.is_empty() {
+            return;
+        }
+        let local = self.rng.pick(&own);
+        let from = self.random_peer();
+        let data = self.payload();
+        if self.setup.is_relay(from.ip()) {
+            return;
+        }
+        let to = self.setup.advertised_of(local).expect("it is an address of this host");
+        self.send_to_relay(from, to, data);
+    }
+
+    fn random_icmp(&mut self) {
+        let own = self.kernel.open_addresses();
+        if own.is_empty() {
+            return;
+        }
+        let local = self.rng.pick(&own);
+        let Some(socket) = self.kernel.socket_at(local) else { return };
+        let peer = self.random_peer();
+        if peer.is_ipv4() == local.is_ipv4() {
+            let icmp_type = self.rng.pick(&[0, 1, 2, 3, 4, 11, 12]);
+            trace!(self, "ICMP type {icmp_type} about {peer} at {local}");
+            self.icmp(socket, peer, icmp_type, 4, 1280);
+        }
+    }
+
+    /// A client starts anew; a datagram client keeps its address half of the time.
+    fn restart(&mut self, host: usize) {
+        if self.hosts[host].is_stream() {
+            return self.close_link(host);
+        }
+        let keeps = self.rng.permille(500);
+        let identity = if keeps { self.hosts[host].identity } else { self.fresh_identity(host) };
+        let good = |c: &crate::setup::Credential| c.worth != Worth::Bad;
+        let choice: Vec<_> = self.setup.credentials.iter().filter(|c| good(c)).cloned().collect();
+        let credential = if self.hosts[host].liar {
+            self.hosts[host].credential.clone()
+        } else {
+            self.rng.pick(&choice)
+        };
+        trace!(self, "host {host} starts anew as {}", credential.name);
+        self.hosts[host].restart(&mut self.rng, credential, identity);
+    }
+
+    /// Bytes that no client would send.
+    fn garbage(&mut self, host: usize) {
+        let from = self.hosts[host].identity;
+        let len = self.rng.pick(&[0, 1, 4, 19, 20, 21, 100, 1500]);
+        let mut bytes = self.rng.vec(len);
+        if self.rng.permille(700) {
+            let class = self.rng.pick(&[0x00, 0x01, 0x40, 0x4F, 0x50, 0x16]);
+            if let Some(first) = bytes.first_mut() {
+                *first = class;
+            }
+        }
+        if from.five_tuple.transport.is_stream() {
+            self.hosts[host].up.extend(&bytes);
+            self.schedule(Duration::ZERO, Event::Up { host, link: from.link });
+        } else {
+            let event = Event::ToServer { host, from, bytes, altered: true };
+            self.schedule(Duration::ZERO, event);
+        }
+    }
+
+    /// Lets everything expire; then nothing may be left anywhere.
+    pub fn drain(&mut self) {
+        self.asleep = true;
+        self.advance(Duration::from_secs(5000));
+        for (index, core) in self.cores.iter().enumerate() {
+            assert_eq!(core.server.allocations(), 0, "shard {index} is empty");
+            core.server.check_invariants(self.now);
+        }
+        assert!(self.model.allocations.is_empty(), "the model is empty");
+        assert!(self.routes.is_empty(), "routes never removed: {:?}", self.routes);
+        self.kernel.assert_empty();
+        self.asleep = false;
+    }
+
+    /// Without loss and failures every client gets what it is due, and no more.
+    pub fn settle(&mut self) {
+        (self.loss, self.shell_failures, self.calm) = (0, 0, true);
+        for number in 0..HOSTS {
+            let identity = self.fresh_identity(number);
+            let credential = self.hosts[number].credential.clone();
+            self.hosts[number] = Host::new(&mut self.rng, credential, identity);
+        }
+        for host in 0..HOSTS {
+            trace!(self, "host {host} asks for its due");
+            self.claim(host);
+        }
+    }
+
+    fn claim(&mut self, host: usize) {
+        let quota = self.hosts[host].credential.quota.clone();
+        let limits = &self.setup.settings.limits;
+        let (per_user, most) = (limits.allocations_per_user as usize, limits.allocations);
+        let shard = self.shard_of(self.hosts[host].identity);
+        let taken = self.model.allocations.values().filter(|a| a.shard == shard).count();
+        let now = self.now;
+        let expected = match self.hosts[host].credential.worth {
+            Worth::Bad => Err(401),
+            Worth::Until(end) if end < now.unix_secs() => Err(401),
+            _ if taken >= most => Err(508),
+            _ if per_user > 0 && self.model.count_of(now, &quota) >= per_user => Err(486),
+            _ => Ok(()),
+        };
+        let allocate = Allocate { family: Some(Family::V4), ..Allocate::default() };
+        self.hosts[host].client.allocate(now, allocate);
+        let outcome = self.until(host, |event| match event {
+            Told::Allocated(allocated) => Some(Ok(allocated.relayed[0])),
+            Told::Failed(failure) => Some(Err(failure.code)),
+            _ => None,
+        });
+        assert_eq!(outcome.map(|_| ()), expected, "what host {host} gets");
+        if outcome.is_ok() {
+            self.echo(host);
+        }
+    }
+
+    /// A permission, then data to a peer and back.
+    fn echo(&mut self, host: usize) {
+        let peer = self.setup.peers[0];
+        self.hosts[host].client.create_permission(self.now, &[peer]);
+        self.until(host, |event| matches!(event, Told::PermissionCreated { .. }).then_some(()));
+        // The peer answers as it likes, so it may take several tries.
+        let mut heard = false;
+        for _ in 0..100 {
+            let data = self.payload();
+            self.hosts[host].client.send(peer, &data, false);
+            heard |= self
+                .within(host, Duration::from_secs(7), |event| {
+                    matches!(event, Told::Data { .. }).then_some(())
+                })
+                .is_some();
+            if heard {
+                break;
+            }
+        }
+        assert!(heard, "host {host} hears from its peer");
+    }
+
+    /// Waits for an event that has to come.
+    fn until<T>(&mut self, host: usize, wanted: impl Fn(&Told) -> Option<T>) -> T {
+        self.within(host, Duration::from_secs(60), wanted).expect("the client is answered in time")
+    }
+
+    fn within<T>(
+        &mut self,
+        host: usize,
+        patience: Duration,
+        wanted: impl Fn(&Told) -> Option<T>,
+    ) -> Option<T> {
+        self.hosts[host].told.clear();
+        self.pump(host);
+        let end = self.now.mono + patience;
+        while self.now.mono < end {
+            self.advance(Duration::from_millis(100));
+            if let Some(found) = self.hosts[host].told.iter().find_map(&wanted) {
+                return Some(found);
+            }
+        }
+        None
+    }
+}

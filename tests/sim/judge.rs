@@ -1,0 +1,597 @@
+//! Every call into a core, and whether what came of it is right.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sturn::auth::StoredKeys;
+use sturn::client::{Event as Told, Problem};
+use sturn::net::{Family, PeerAddr};
+use sturn::turn::{self, DropReason, EndReason, Forward, Input, Output, Ticket, Traffic, Verdict};
+
+use crate::kernel::Socket;
+use crate::model::{Allocation, Delivery, Forecast, Relay, Target, Via};
+use crate::wire::{self, Class, Stun};
+use crate::world::{Event, World, shard_of, trace};
+
+/// The wheel's resolution: what is due is done by then.
+const TICK: Duration = Duration::from_millis(250);
+
+/// A request that the core has not answered yet.
+#[derive(Clone, Debug)]
+pub struct Question {
+    pub request: Stun,
+    pub host: usize,
+    /// It cannot be granted: it was altered on its way.
+    pub altered: bool,
+    /// What it may be answered with, once its user was looked up.
+    pub forecast: Option<Forecast>,
+    /// How many answers may come: a repeated request can be queued again.
+    pub times: u32,
+}
+
+/// Names a request: whose, its transaction id, and whether it was altered.
+pub type Asker = (turn::Client, [u8; 12], bool);
+
+type User = Option<(Arc<str>, StoredKeys)>;
+
+impl World {
+    /// A datagram or frame of a client reaches its shard.
+    pub fn client_packet(&mut self, host: usize, from: turn::Client, bytes: &[u8], altered: bool) {
+        trace!(self, "host {host} {}: {}", from.five_tuple, wire::describe(bytes));
+        let shard = self.shard_of(from);
+        let now = self.now;
+        let message = Stun::parse(bytes);
+        let liar = self.hosts[host].liar;
+        let forecast = message
+            .as_ref()
+            .filter(|m| m.class == Class::Request && !altered && m.method != wire::BINDING)
+            .map(|m| self.model.forecast(now, from, m, liar, false));
+        let delivery = self.outbound(shard, from, bytes, message.as_ref());
+        let mut reply = [0; turn::MAX_REPLY];
+        let (verdict, outputs) =
+            self.call(shard, |server| server.on_client(now, from, bytes, &mut reply));
+        self.note(verdict);
+        match verdict {
+            Verdict::Forward(forward) => {
+                let delivery = delivery.expect("only data is forwarded");
+                if matches!(forward, Forward::ToClient { .. }) {
+                    self.tally("data to another relay of the shard");
+                }
+                self.deliver(shard, bytes, forward, &delivery);
+            }
+            Verdict::Drop(reason) => {
+                assert!(delivery.is_none_or(|d| d == Delivery::Nowhere), "dropped: {reason:?}");
+                if let (Some(message), false) = (&message, altered) {
+                    self.judge_drop(message, reason);
+                }
+            }
+            Verdict::Reply { len } => {
+                assert!(delivery.is_none(), "data is not answered");
+                let request = message.as_ref();
+                let answer = Stun::parse(&reply[..len]);
+                self.judge_reply(from, request, answer.as_ref(), altered, forecast.as_ref());
+                self.send_down(from, reply[..len].to_vec());
+            }
+            Verdict::Queued => {
+                let request = message.clone().expect("only a request waits");
+                self.queue(host, from, request, altered, forecast.as_ref());
+            }
+        }
+        let cause = message.map(|m| (from, m.id, altered));
+        self.perform_all(shard, outputs, cause);
+    }
+
+    /// A datagram reaches a relay socket.
+    pub fn peer_packet(&mut self, socket: Socket, from: SocketAddr, bytes: &[u8]) {
+        trace!(self, "peer {from} sends {} bytes to {socket:?}", bytes.len());
+        let (shard, relay) = socket;
+        let now = self.now;
+        let expected = self.model.inbound(now, shard, relay, from, bytes.len());
+        let (verdict, outputs) =
+            self.call(shard, |s| s.on_peer(now, relay, PeerAddr::new(from), bytes.len()));
+        self.note(verdict);
+        match verdict {
+            Verdict::Forward(forward) => self.deliver(shard, bytes, forward, &expected),
+            Verdict::Drop(reason) => assert_eq!(expected, Delivery::Nowhere, "{reason:?}"),
+            Verdict::Reply { .. } | Verdict::Queued => panic!("peers are not answered"),
+        }
+        assert!(outputs.is_empty(), "the data path wants nothing else: {outputs:?}");
+    }
+
+    /// Anything else that a core is told.
+    pub fn input(&mut self, shard: u16, input: Input) {
+        let now = self.now;
+        let ((), outputs) = self.call(shard, |server| server.handle_input(now, input));
+        self.perform_all(shard, outputs, None);
+    }
+
+    /// The answer to a lookup: the request that waited for it is judged like one
+    /// that has just come in.
+    pub fn key_arrives(&mut self, shard: u16, ticket: Ticket, user: User) {
+        let asker = self.lookups.get(&(shard, ticket)).copied();
+        if let Some(key) = asker
+            && let Some(question) = self.queued.get_mut(&key)
+        {
+            let liar = self.hosts[question.host].liar;
+            let failed = user.is_none();
+            let forecast = self.model.forecast(self.now, key.0, &question.request, liar, failed);
+            question.forecast = Some(forecast);
+        }
+        let now = self.now;
+        let input = Input::Key { ticket, user };
+        let ((), outputs) = self.call(shard, |server| server.handle_input(now, input));
+        self.perform_all(shard, outputs, asker);
+        // Without an answer it goes on as an opening, judged when that ends.
+        if let Some(key) = asker
+            && let Some(question) = self.queued.get_mut(&key).filter(|q| q.times > 0)
+        {
+            question.forecast = None;
+            if question.request.method == wire::ALLOCATE {
+                self.model.openings.insert((key.0.five_tuple, key.1), now.mono);
+            }
+        }
+    }
+
+    /// An ICMP error comes back to a relay socket.
+    pub fn icmp(&mut self, socket: Socket, peer: SocketAddr, icmp_type: u8, code: u8, info: u32) {
+        let (shard, relay) = socket;
+        let now = self.now;
+        // Told to the client when it may hear from that peer at all; whether the
+        // peer's port may be sent to does not matter.
+        let before = self.model.traffic.clone();
+        let reported = matches!((peer.is_ipv4(), icmp_type), (true, 3 | 11) | (false, 1..=3));
+        let known = self.model.known_outside(peer);
+        let expected = self.model.hears(now, shard, relay, known).filter(|_| reported);
+        assert_eq!(before, self.model.traffic, "an ICMP error is no traffic");
+        let peer = PeerAddr::new(peer);
+        let input = Input::Icmp { relay, peer, icmp_type, code, info };
+        let ((), outputs) = self.call(shard, |server| server.handle_input(now, input));
+        match (expected, &outputs[..]) {
+            (None, []) => {}
+            (Some(client), [Output::Send { client: to, message }]) => {
+                self.tally("ICMP error told");
+                assert_eq!((client, Some(known)), (*to, wire::icmp_peer(message)));
+            }
+            (expected, outputs) => panic!("ICMP for {expected:?} came to {outputs:?}"),
+        }
+        for output in outputs {
+            if let Output::Send { client, message } = output {
+                self.send_down(client, message.into());
+            }
+        }
+    }
+
+    /// A shard's timers.
+    pub fn wake(&mut self, shard: u16) {
+        let now = self.now;
+        let ((), outputs) = self.call(shard, |server| server.handle_timeout(now));
+        self.perform_all(shard, outputs, None);
+        let next = self.cores[usize::from(shard)].server.poll_timeout();
+        assert!(next.is_none_or(|at| at > now.mono), "what is due has been done");
+        let Some(past) = now.mono.checked_sub(TICK) else { return };
+        for allocation in self.model.allocations.values_mut().filter(|a| a.shard == shard) {
+            let five_tuple = allocation.client.five_tuple;
+            assert!(allocation.is_alive(past), "{five_tuple} has outlived its lifetime");
+            allocation.tidy(past);
+        }
+        let patience = self.setup.settings.lifetimes.pending + TICK;
+        let shards = self.setup.shards;
+        self.model.openings.retain(|(five_tuple, _), since| {
+            shard_of(five_tuple, shards) != shard || now.mono < *since + patience
+        });
+    }
+
+    /// Calls a core, and checks what is always true afterwards.
+    fn call<T>(
+        &mut self,
+        shard: u16,
+        call: impl FnOnce(&mut turn::Server) -> T,
+    ) -> (T, Vec<Output>) {
+        let server = &mut self.cores[usize::from(shard)].server;
+        let result = call(server);
+        server.check_invariants(self.now);
+        let outputs: Vec<Output> = std::iter::from_fn(|| server.poll_output()).collect();
+        assert_eq!(
+            server.counters().traffic,
+            self.model.traffic[usize::from(shard)],
+            "the traffic of shard {shard} is counted right"
+        );
+        for output in &outputs {
+            self.digest(format!("{output:?}").as_bytes());
+        }
+        (result, outputs)
+    }
+
+    fn perform_all(&mut self, shard: u16, outputs: Vec<Output>, cause: Option<Asker>) {
+        // Answers first: they say why an allocation has ended.
+        let (answers, rest): (Vec<_>, Vec<_>) =
+            outputs.into_iter().partition(|output| matches!(output, Output::Send { .. }));
+        for output in answers.into_iter().chain(rest) {
+            self.perform(shard, output, cause);
+        }
+        assert!(self.model.deleted.is_empty(), "what a client has deleted is gone at once");
+    }
+
+    fn note(&mut self, verdict: Verdict) {
+        self.digest(format!("{verdict:?}").as_bytes());
+    }
+
+    /// FNV-1a.
+    fn digest(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.digest = (self.digest ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
+        }
+    }
+
+    /// Where a client's packet ought to go, when it is data.
+    fn outbound(
+        &mut self,
+        shard: u16,
+        from: turn::Client,
+        bytes: &[u8],
+        message: Option<&Stun>,
+    ) -> Option<Delivery> {
+        let (target, data) = match (wire::channel_data(bytes), message) {
+            (Some((number, data)), _) => (Target::Channel(number), data),
+            (None, Some(m)) if m.class == Class::Indication && m.method == wire::SEND => {
+                let (Some(value), Some(data)) = (m.get(wire::PEER), m.get(wire::DATA)) else {
+                    return Some(Delivery::Nowhere);
+                };
+                let peer = m.xor_address(value).filter(|_| !m.has_unknown_required());
+                let Some(peer) = peer else { return Some(Delivery::Nowhere) };
+                let peer = PeerAddr::new(peer).socket();
+                (Target::Peer(peer, m.get(wire::DONT_FRAGMENT).is_some()), data)
+            }
+            _ => return None,
+        };
+        let kernel = &self.kernel;
+        let neighbour = |local| kernel.socket_at(local).filter(|s| s.0 == shard).map(|s| s.1);
+        Some(self.model.outbound(self.now, from.five_tuple, target, data.len(), neighbour))
+    }
+
+    /// Data leaves the server: to whom it should, exactly as it came.
+    fn deliver(&mut self, shard: u16, packet: &[u8], forward: Forward, expected: &Delivery) {
+        match forward {
+            Forward::ToPeer { relay, peer, data, dont_fragment } => {
+                let bytes = wire::payload(packet);
+                assert_eq!(&packet[data.range()], bytes, "exactly the data is sent on");
+                let peer = peer.socket();
+                assert_eq!(*expected, Delivery::ToPeer { relay, peer, dont_fragment });
+                self.send_to_peer((shard, relay), peer, bytes.to_vec());
+            }
+            Forward::ToClient { link, client, server, header, data, padding } => {
+                let Delivery::ToClient { client: owner, via } = *expected else {
+                    panic!("data for {client}, but {expected:?}");
+                };
+                assert_eq!(
+                    (link, client, server),
+                    (owner.link, owner.five_tuple.client, owner.five_tuple.server)
+                );
+                let data = &packet[data.range()];
+                let mut bytes = [header.as_slice(), data].concat();
+                bytes.resize(bytes.len() + usize::from(padding), 0);
+                assert_eq!(received(&bytes), Some((via, data.to_vec())), "what the client sees");
+                self.tally(match via {
+                    Via::Channel(_) => "data on a channel",
+                    Via::Indication(_) => "data in an indication",
+                });
+                if owner.five_tuple.transport.is_stream() {
+                    assert_eq!(bytes.len() % 4, 0, "padded in a stream");
+                }
+                let host = self.hosts.iter_mut().find(|h| h.identity == owner);
+                if let Some(host) = host {
+                    host.expected.insert((via, data.to_vec()));
+                }
+                self.send_down(owner, bytes);
+            }
+        }
+    }
+
+    fn send_to_peer(&mut self, socket: Socket, peer: SocketAddr, bytes: Vec<u8>) {
+        let local = self.kernel.local_of(socket).expect("data leaves through an open socket");
+        let delay = self.delay();
+        if self.setup.is_relay(peer.ip()) {
+            let nat = self.setup.advertised_of(local) != Some(local);
+            self.tally(if nat { "data to the kernel behind NAT" } else { "data to the kernel" });
+            assert_eq!(self.setup.local_of(peer).unwrap_or(peer), peer, "not out and back in");
+            self.schedule(delay, Event::ToRelay { from: local, to: peer, bytes });
+        } else {
+            self.tally("data to a peer");
+            assert!(!self.setup.is_denied(peer.ip()), "nothing goes to {peer}");
+            let from = self.setup.advertised_of(local).expect("it is an address of this host");
+            self.schedule(delay, Event::ToPeer { from, to: peer, bytes });
+        }
+    }
+
+    fn judge_drop(&self, message: &Stun, reason: DropReason) {
+        if message.class != Class::Request {
+            return;
+        }
+        let known = [
+            wire::BINDING,
+            wire::ALLOCATE,
+            wire::REFRESH,
+            wire::CREATE_PERMISSION,
+            wire::CHANNEL_BIND,
+        ];
+        match reason {
+            DropReason::InProgress | DropReason::TooManyPending => {}
+            DropReason::AnswerBudget => {
+                assert!(self.setup.settings.limits.answers_per_prefix > 0, "there is a budget");
+            }
+            DropReason::UnknownMethod => assert!(!known.contains(&message.method)),
+            reason => panic!("a good request was dropped: {reason:?} {message:?}"),
+        }
+    }
+
+    /// An immediate answer.
+    fn judge_reply(
+        &mut self,
+        from: turn::Client,
+        request: Option<&Stun>,
+        answer: Option<&Stun>,
+        altered: bool,
+        forecast: Option<&Forecast>,
+    ) {
+        self.tally_answer(request, answer);
+        let Some(request) = request else {
+            // Without the cookie: RFC 3489, where that is on.
+            assert!(altered && self.setup.settings.rfc3489 && answer.is_none());
+            return;
+        };
+        let answer = answer.expect("a request with the cookie gets an answer with it");
+        assert_eq!((answer.id, answer.method), (request.id, request.method));
+        assert_eq!(request.class, Class::Request);
+        self.remember_nonce(from, answer);
+        if request.method == wire::BINDING {
+            if answer.class == Class::Success {
+                let reflexive = from.five_tuple.client.socket();
+                assert_eq!(answer.addresses(wire::MAPPED), [reflexive]);
+            }
+            assert!(altered || answer.class == Class::Success, "Binding is always answered");
+            return;
+        }
+        if altered {
+            assert_eq!(answer.class, Class::Error, "an altered request is not granted");
+            return;
+        }
+        let forecast = forecast.expect("made for every request");
+        judge(request, answer, forecast);
+        if answer.class == Class::Error {
+            return;
+        }
+        if request.method == wire::ALLOCATE {
+            let known = &self.model.allocations[&from.five_tuple];
+            assert_eq!(known.id, request.id, "only a repeated Allocate is answered at once");
+            let known: Vec<SocketAddr> = known.relays.iter().map(|r| r.advertised).collect();
+            for relayed in answer.addresses(wire::RELAYED) {
+                assert!(known.contains(&relayed), "repeated with the same addresses");
+            }
+            return;
+        }
+        self.granted(from, request, answer);
+    }
+
+    /// A success response to anything but Allocate.
+    fn granted(&mut self, from: turn::Client, request: &Stun, answer: &Stun) {
+        if request.method == wire::REFRESH {
+            let lifetime = self.model.lifetime(request).as_secs() as u32;
+            assert_eq!(answer.u32(wire::LIFETIME), Some(lifetime));
+        }
+        self.model.apply(self.now, from, request);
+    }
+
+    fn tally_answer(&mut self, request: Option<&Stun>, answer: Option<&Stun>) {
+        match (request, answer.and_then(Stun::error)) {
+            (_, Some(code)) => self.tally(&format!("error {code}")),
+            (Some(request), None) => self.tally(&format!("method {} granted", request.method)),
+            (None, None) => self.tally("RFC 3489 answer"),
+        }
+    }
+
+    fn remember_nonce(&mut self, client: turn::Client, answer: &Stun) {
+        if let Some(nonce) = answer.get(wire::NONCE) {
+            let address = client.five_tuple.client.socket();
+            self.model.nonces.insert(nonce.to_vec(), (address, self.now.unix_secs()));
+        }
+    }
+
+    fn queue(
+        &mut self,
+        host: usize,
+        from: turn::Client,
+        request: Stun,
+        altered: bool,
+        forecast: Option<&Forecast>,
+    ) {
+        if request.method == wire::ALLOCATE && !altered {
+            self.model.openings.insert((from.five_tuple, request.id), self.now.mono);
+        }
+        // A user may have to be looked up first, so nothing is certain yet.
+        let hopeless = forecast.is_some_and(|f| !f.success && f.errors.is_empty());
+        assert!(!hopeless, "something can come of {request:?}");
+        let key = (from, request.id, altered);
+        let question = Question { request, host, altered, forecast: None, times: 0 };
+        self.queued.entry(key).or_insert(question).times += 1;
+    }
+
+    /// A message that was not an immediate reply.
+    pub fn judge_send(
+        &mut self,
+        shard: u16,
+        client: turn::Client,
+        message: &[u8],
+        cause: Option<Asker>,
+    ) {
+        let answer = Stun::parse(message).expect("the server sends whole messages");
+        assert!(matches!(answer.class, Class::Success | Class::Error), "answers only");
+        // What is not said in answer to a lookup concludes an opening, and no
+        // altered request gets that far.
+        let asker = cause.filter(|(who, id, _)| (*who, *id) == (client, answer.id));
+        let asker = asker.unwrap_or((client, answer.id, false));
+        let question = self.queued.get_mut(&asker).filter(|q| q.times > 0);
+        let question = question.expect("an answer goes to the five-tuple that asked, once");
+        question.times -= 1;
+        let Question { request, altered, forecast, .. } = question.clone();
+        self.tally_answer(Some(&request), Some(&answer));
+        assert_eq!(answer.method, request.method);
+        assert!(!altered || answer.class == Class::Error, "an altered request is not granted");
+        self.remember_nonce(client, &answer);
+        if request.method == wire::ALLOCATE && !altered {
+            self.model.openings.remove(&(client.five_tuple, request.id));
+        }
+        match forecast {
+            Some(forecast) if !altered => judge(&request, &answer, &forecast),
+            Some(_) => {}
+            None => {
+                assert_eq!(request.method, wire::ALLOCATE, "only Allocate takes its time");
+                let code = answer.error();
+                assert!(matches!(code, None | Some(486 | 508)), "{code:?} after all checks");
+            }
+        }
+        if answer.class == Class::Success && request.method == wire::ALLOCATE {
+            self.allocated(shard, client, &request, &answer);
+        } else if answer.class == Class::Success {
+            self.granted(client, &request, &answer);
+        }
+    }
+
+    /// A new allocation: everything about it has to fit.
+    fn allocated(&mut self, shard: u16, client: turn::Client, request: &Stun, answer: &Stun) {
+        let now = self.now;
+        assert!(self.model.alive(now, &client.five_tuple).is_none(), "one for each five-tuple");
+        let lifetime = self.model.lifetime(request);
+        assert_eq!(answer.u32(wire::LIFETIME), Some(lifetime.as_secs() as u32));
+        assert_eq!(answer.addresses(wire::MAPPED), [client.five_tuple.client.socket()]);
+        let relays: Vec<Relay> = answer
+            .addresses(wire::RELAYED)
+            .into_iter()
+            .map(|advertised| self.opened(shard, advertised, lifetime))
+            .collect();
+        assert!(!relays.is_empty(), "an allocation relays");
+        self.check_relays(client, request, answer, &relays);
+        if relays.len() == 2 {
+            self.tally("allocation of two families");
+        }
+        if request.get(wire::TOKEN).is_some() {
+            self.tally("reserved port claimed");
+        }
+        let credential = self.model.credential(request, false).expect("a known user").clone();
+        let allocation = Allocation {
+            client,
+            shard,
+            name: credential.name.clone(),
+            quota: credential.quota.clone(),
+            id: request.id,
+            relays,
+            permissions: Default::default(),
+            channels: Default::default(),
+            traffic: Traffic::default(),
+        };
+        if let Some(host) = self.hosts.iter_mut().find(|h| h.identity == client) {
+            host.granted.extend(allocation.relays.iter().map(|r| r.advertised));
+        }
+        self.model.allocations.insert(client.five_tuple, allocation);
+        let limit = self.setup.settings.limits.allocations_per_user as usize;
+        let count = self.model.count_of(now, &credential.quota);
+        assert!(limit == 0 || count <= limit, "{} has {count} of {limit}", credential.quota);
+    }
+
+    fn opened(&self, shard: u16, advertised: SocketAddr, lifetime: Duration) -> Relay {
+        let local = self.setup.local_of(advertised).expect("an address of this host");
+        let (owner, id) = self.kernel.socket_at(local).expect("its socket is open");
+        assert_eq!(owner, shard, "the socket is the shard's own");
+        let held = self.model.allocations.values().flat_map(|a| &a.relays);
+        let mut held = held.filter(|r| r.expires > self.now.mono);
+        assert!(held.all(|r| r.local != local), "it is nobody else's");
+        Relay { id, local, advertised, expires: self.now.mono + lifetime }
+    }
+
+    fn check_relays(&self, client: turn::Client, request: &Stun, answer: &Stun, relays: &[Relay]) {
+        let families: Vec<Family> = relays.iter().map(|r| Family::of(r.local.ip())).collect();
+        if request.get(wire::TOKEN).is_none() {
+            let asked = self.model.families(client, request);
+            assert!(families.iter().all(|f| asked.contains(f)), "{families:?} of {asked:?}");
+            let short = families.len() < asked.len();
+            assert_eq!(short, answer.get(0x8001).is_some(), "ADDRESS-ERROR-CODE says what lacks");
+        }
+        if let Some(flags) = request.get(wire::EVEN_PORT) {
+            assert_eq!(relays[0].local.port() % 2, 0, "EVEN-PORT");
+            let reserves = flags[0] & 0x80 != 0;
+            assert_eq!(reserves, answer.get(wire::TOKEN).is_some(), "a token when asked for");
+        }
+    }
+
+    /// An allocation has ended: for a reason that holds, with the right sums.
+    pub fn judge_end(
+        &mut self,
+        five_tuple: sturn::net::FiveTuple,
+        traffic: Traffic,
+        reason: EndReason,
+    ) {
+        let gone = if reason == EndReason::Deleted {
+            self.model.deleted.remove(&five_tuple)
+        } else {
+            self.model.allocations.remove(&five_tuple)
+        };
+        let gone = gone.unwrap_or_else(|| panic!("{five_tuple} had an allocation to end"));
+        assert_eq!(traffic, gone.traffic, "the traffic of {five_tuple}");
+        if reason == EndReason::Expired {
+            assert!(!gone.is_alive(self.now.mono), "{five_tuple} has not expired");
+        }
+        assert_ne!(reason, EndReason::Stopped);
+    }
+
+    /// What a client reports: data and grants as they were made, no complaints.
+    pub fn look_at_events(&mut self, host: usize) {
+        while let Some(event) = self.hosts[host].client.poll_event() {
+            trace!(self, "host {host} is told {event:?}");
+            let at = &mut self.hosts[host];
+            match event {
+                Told::Data { peer, channel, ref data } => {
+                    let via = channel.map_or(Via::Indication(peer), Via::Channel);
+                    assert!(
+                        at.expected.contains(&(via, data.clone())),
+                        "data from {peer} for host {host}"
+                    );
+                }
+                Told::Allocated(ref allocated) => {
+                    let mine = allocated.relayed.iter().all(|r| at.granted.contains(r));
+                    assert!(mine, "granted to host {host}");
+                    at.last_token = allocated.reservation_token.or(at.last_token);
+                    self.fresh_token = allocated.reservation_token.map(|token| (host, token));
+                }
+                Told::Bound { reflexive, .. } => {
+                    assert_eq!(reflexive, at.identity.five_tuple.client.socket());
+                }
+                // The client has forgotten an allocation that data still came for.
+                Told::Invalid { why: Problem::UnboundChannel(_) } => {}
+                Told::Invalid { ref why } => panic!("host {host} got something invalid: {why}"),
+                Told::Unusable { ref why, .. } => panic!("host {host} cannot use an answer: {why}"),
+                _ => {}
+            }
+            self.hosts[host].told.push(event);
+        }
+    }
+}
+
+/// The answer has to be one of those that were expected.
+fn judge(request: &Stun, answer: &Stun, forecast: &Forecast) {
+    let right = match answer.error() {
+        None => forecast.success,
+        Some(code) => forecast.errors.contains(&code),
+    };
+    assert!(right, "{request:?} was answered with {answer:?}, expected {forecast:?}");
+}
+
+/// What a client gets out of a message.
+fn received(bytes: &[u8]) -> Option<(Via, Vec<u8>)> {
+    if let Some((number, data)) = wire::channel_data(bytes) {
+        return Some((Via::Channel(number), data.to_vec()));
+    }
+    let message = Stun::parse(bytes)?;
+    let is_data = message.class == Class::Indication && message.method == wire::DATA_METHOD;
+    let peer = *message.addresses(wire::PEER).first()?;
+    is_data.then(|| Some((Via::Indication(peer), message.get(wire::DATA)?.to_vec())))?
+}
