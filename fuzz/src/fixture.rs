@@ -394,6 +394,7 @@ fn make_settings() -> Settings {
         policy: Policy::new(&[], &[], &own, relay.ports.clone()),
         relay,
         rfc3489: true,
+        rfc5766_channels: false,
         software: Some("sturn".into()),
     }
 }

@@ -253,7 +253,7 @@ impl World {
     /// Data leaves the server: to whom it should, exactly as it came.
     fn deliver(&mut self, shard: u16, packet: &[u8], forward: Forward, expected: &Delivery) {
         match forward {
-            Forward::ToPeer { relay, peer, data, dont_fragment } => {
+            Forward::ToPeer { relay, peer, data, dont_fragment, .. } => {
                 let bytes = wire::payload(packet);
                 assert_eq!(&packet[data.range()], bytes, "exactly the data is sent on");
                 let peer = peer.socket();

@@ -112,6 +112,10 @@ impl Model {
             forecast.errors.insert(401);
             return forecast;
         }
+        // Nobody is looked up outside for a client whose nonce is stale.
+        if self.setup.settings.auth.external && !self.is_fresh(now, client, request) {
+            forecast.errors.insert(438);
+        }
         let Some(credential) = self.credential(request, liar) else {
             forecast.errors.insert(401);
             return forecast;
