@@ -10,7 +10,7 @@ use sturn::net::{Family, PeerAddr};
 use sturn::turn::{self, DropReason, EndReason, Forward, Input, Output, Ticket, Traffic, Verdict};
 
 use crate::kernel::Socket;
-use crate::model::{Allocation, Delivery, Forecast, Relay, Target, Via};
+use crate::model::{self, Allocation, Delivery, Forecast, Relay, Target, Via};
 use crate::wire::{self, Class, Stun};
 use crate::world::{Event, World, shard_of, trace};
 
@@ -271,7 +271,11 @@ impl World {
                 let data = &packet[data.range()];
                 let mut bytes = [header.as_slice(), data].concat();
                 bytes.resize(bytes.len() + usize::from(padding), 0);
-                assert_eq!(received(&bytes), Some((via, data.to_vec())), "what the client sees");
+                assert_eq!(
+                    model::received(&bytes),
+                    Some((via, data.to_vec())),
+                    "what the client sees"
+                );
                 self.tally(match via {
                     Via::Channel(_) => "data on a channel",
                     Via::Indication(_) => "data in an indication",
@@ -362,15 +366,19 @@ impl World {
             return;
         }
         if request.method == wire::ALLOCATE {
-            let known = &self.model.allocations[&from.five_tuple];
-            assert_eq!(known.id, request.id, "only a repeated Allocate is answered at once");
-            let known: Vec<SocketAddr> = known.relays.iter().map(|r| r.advertised).collect();
-            for relayed in answer.addresses(wire::RELAYED) {
-                assert!(known.contains(&relayed), "repeated with the same addresses");
-            }
-            return;
+            return self.check_repeated(from, request, answer);
         }
         self.granted(from, request, answer);
+    }
+
+    /// Only an Allocate that was granted before is answered without delay.
+    fn check_repeated(&self, from: turn::Client, request: &Stun, answer: &Stun) {
+        let known = &self.model.allocations[&from.five_tuple];
+        assert_eq!(known.id, request.id, "the same request as before");
+        for relayed in answer.addresses(wire::RELAYED) {
+            let mut known = known.relays.iter().map(|relay| relay.advertised);
+            assert!(known.any(|known| known == relayed), "the same addresses as before");
+        }
     }
 
     /// A success response to anything but Allocate.
@@ -441,6 +449,7 @@ impl World {
         if request.method == wire::ALLOCATE && !altered {
             self.model.openings.remove(&(client.five_tuple, request.id));
         }
+        let immediate = forecast.is_some();
         match forecast {
             Some(forecast) if !altered => judge(&request, &answer, &forecast),
             Some(_) => {}
@@ -450,10 +459,13 @@ impl World {
                 assert!(matches!(code, None | Some(486 | 508)), "{code:?} after all checks");
             }
         }
-        if answer.class == Class::Success && request.method == wire::ALLOCATE {
-            self.allocated(shard, client, &request, &answer);
-        } else if answer.class == Class::Success {
-            self.granted(client, &request, &answer);
+        if answer.class == Class::Error {
+            return;
+        }
+        match (request.method, immediate) {
+            (wire::ALLOCATE, true) => self.check_repeated(client, &request, &answer),
+            (wire::ALLOCATE, false) => self.allocated(shard, client, &request, &answer),
+            _ => self.granted(client, &request, &answer),
         }
     }
 
@@ -583,15 +595,4 @@ fn judge(request: &Stun, answer: &Stun, forecast: &Forecast) {
         Some(code) => forecast.errors.contains(&code),
     };
     assert!(right, "{request:?} was answered with {answer:?}, expected {forecast:?}");
-}
-
-/// What a client gets out of a message.
-fn received(bytes: &[u8]) -> Option<(Via, Vec<u8>)> {
-    if let Some((number, data)) = wire::channel_data(bytes) {
-        return Some((Via::Channel(number), data.to_vec()));
-    }
-    let message = Stun::parse(bytes)?;
-    let is_data = message.class == Class::Indication && message.method == wire::DATA_METHOD;
-    let peer = *message.addresses(wire::PEER).first()?;
-    is_data.then(|| Some((Via::Indication(peer), message.get(wire::DATA)?.to_vec())))?
 }

@@ -556,3 +556,14 @@ fn has_bad_combination(request: &Stun) -> bool {
         || (has(wire::FAMILY) && has(wire::ADDITIONAL))
         || (has(wire::ADDITIONAL) && (reserves || request.get(wire::ADDITIONAL).unwrap()[0] != 2))
 }
+
+/// What a client gets out of a message.
+pub fn received(bytes: &[u8]) -> Option<(Via, Vec<u8>)> {
+    if let Some((number, data)) = wire::channel_data(bytes) {
+        return Some((Via::Channel(number), data.to_vec()));
+    }
+    let message = Stun::parse(bytes)?;
+    let is_data = message.class == wire::Class::Indication && message.method == wire::DATA_METHOD;
+    let peer = *message.addresses(wire::PEER).first()?;
+    is_data.then(|| Some((Via::Indication(peer), message.get(wire::DATA)?.to_vec())))?
+}
