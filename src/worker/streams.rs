@@ -13,6 +13,7 @@ use crate::io::{
 };
 use crate::net::{FiveTuple, Now, Transport};
 use crate::stun::framing::{self, Frame};
+use crate::stun::{Kind, classify};
 use crate::turn::{Client, Input, Verdict};
 
 /// How long the kernel tries to deliver to a client that does not answer.
@@ -134,7 +135,7 @@ impl Worker {
             Ok(ReadOutcome::Closed) | Err(_) => return self.close_connection(now, id),
         };
         let client = connection.client();
-        let consumed = self.on_frames(now, client, slot, len);
+        let consumed = self.on_frames(now, client, slot, len, known);
         let Some(connection) = self.connections.get_mut(id) else { return };
         match consumed {
             Ok(consumed) if known || len - consumed <= STRANGER_READ => {
@@ -151,17 +152,22 @@ impl Worker {
     }
 
     /// Hands every whole frame in a slot to the core; returns where the rest starts.
+    /// Nobody has a channel before an allocation, but "GET" looks like one.
     fn on_frames(
         &mut self,
         now: Now,
         client: Client,
         slot: SlotId,
         len: usize,
+        known: bool,
     ) -> Result<usize, NotFrames> {
         let mut answers = Answers { slot: None };
         let mut at = 0;
         while at < len {
             let bytes = &self.arena.bytes(slot)[at..len];
+            if !known && classify(bytes) == Kind::ChannelData {
+                return Err(NotFrames);
+            }
             let (message, frame) = match framing::next(bytes) {
                 Frame::Complete { message, frame } => (message, frame),
                 Frame::Partial { .. } => break,

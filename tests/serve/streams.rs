@@ -89,7 +89,7 @@ fn half_a_message_and_then_silence_ends_the_connection() {
         bytes[3] = 200;
         bytes
     };
-    for half in [&whole[..], &whole[..1], &[0x40, 0, 0, 8, 1, 2, 3], b"GET / HTTP/1.1\r\n\r\n"] {
+    for half in [&whole[..], &whole[..1]] {
         let mut stream = connect(server.addr());
         stream.write_all(half).unwrap();
         let waited = until_closed(&mut stream);
@@ -144,7 +144,9 @@ fn other_protocols_are_hung_up_on_at_once() {
     let no_cookie = [0, 1, 0, 0, 1, 2, 3, 4];
     let odd_length = [0, 1, 0, 3, 0x21, 0x12, 0xa4, 0x42];
     let ssh = b"\xffSSH";
-    for nonsense in [&tls_hello[..], &no_cookie, &odd_length, ssh] {
+    let channel_data = [0x40, 0, 0, 8, 1, 2, 3];
+    let http = b"GET / HTTP/1.1\r\n\r\n";
+    for nonsense in [&tls_hello[..], &no_cookie, &odd_length, ssh, &channel_data, http] {
         let mut stream = connect(server.addr());
         stream.write_all(nonsense).unwrap();
         let waited = until_closed(&mut stream);
