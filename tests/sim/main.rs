@@ -30,7 +30,7 @@ use sturn::net::HashSeed;
 
 use world::{TRACE, Tally, World};
 
-const SEEDS: u64 = 64;
+const SEEDS: u64 = 128;
 const STEPS: u64 = 2000;
 
 /// What a battery of runs has to come across, or it does not test what it says.

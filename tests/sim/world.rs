@@ -485,7 +485,9 @@ impl World {
             Output::Route(route) => self.route(shard, route),
             Output::ToShard { shard: to, message } => {
                 assert!(to != shard && to < self.setup.shards, "to another shard that exists");
-                let delay = self.delay();
+                // Never lost, but now and then later than anybody waits for.
+                let late = !self.calm && self.rng.permille(50);
+                let delay = if late { Duration::from_secs(6) } else { self.delay() };
                 self.schedule(delay, Event::Mail { from: shard, to, message });
             }
             Output::Event(event) => self.hear(shard, event),
