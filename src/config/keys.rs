@@ -239,7 +239,7 @@ static TURN: &[Key] = &[
 static LIMITS: &[Key] = &[
     key!(
         "limits.allocations", limits.allocations, Count { min: 1, max: 16_000_000 },
-        doc: "Allocations in all.",
+        doc: "Allocations in all, in equal shares for the workers.",
     ),
     key!(
         "limits.allocations-per-user", limits.allocations_per_user, Count { min: 0, max: 16_000_000 },
@@ -257,7 +257,7 @@ static LIMITS: &[Key] = &[
     ),
     key!(
         "limits.connections", limits.connections, Count { min: 1, max: 1_000_000 },
-        doc: "Client connections over TCP in all.",
+        doc: "Client connections over TCP in all, in equal shares for the workers.",
     ),
     key!(
         "limits.pending-requests", limits.pending_requests, Count { min: 1, max: 65_536 },
