@@ -42,7 +42,7 @@ struct Sockets {
 
 /// Starts the server.
 pub(super) fn start(config: &Config, addresses: &Addresses) -> Result<Running, Failure> {
-    let connections = affordable_connections(config)?;
+    let descriptors = raise_descriptor_limit()?;
     check_relay_addresses(addresses)?;
     let count = settings::worker_count(config);
     let udp = usable(&config.listen.udp, "udp", udp::is_port_taken)?;
@@ -56,6 +56,7 @@ pub(super) fn start(config: &Config, addresses: &Addresses) -> Result<Running, F
     let sockets = (0..count).map(|_| open(&udp, &tcp)).collect::<Result<Vec<_>, _>>()?;
     let seed = HashSeed::new(u64::from_ne_bytes(settings::random()?));
     let core = Arc::new(settings::core(config, addresses, count, seed)?);
+    let connections = affordable_connections(config, descriptors);
     let workers = assemble(config, addresses, &core, seed, sockets, connections)?;
     let posts = workers.posts;
     let (sender, ended) = mpsc::unbounded_channel();
@@ -113,8 +114,7 @@ fn assemble(
 
 /// How many connections there may be. Each takes a descriptor, and so does each
 /// allocation; strangers that connect must not leave none for relay sockets.
-fn affordable_connections(config: &Config) -> Result<u32, Failure> {
-    let descriptors = raise_descriptor_limit()?;
+fn affordable_connections(config: &Config, descriptors: u64) -> u32 {
     let wanted = config.limits.connections;
     let share = u32::try_from(descriptors / 4).unwrap_or(u32::MAX);
     if wanted > share {
@@ -125,7 +125,7 @@ fn affordable_connections(config: &Config) -> Result<u32, Failure> {
              LimitNOFILE (ulimit -n)"
         );
     }
-    Ok(wanted.min(share))
+    wanted.min(share)
 }
 
 /// The listen addresses that this machine has. A port that is taken is an error;
