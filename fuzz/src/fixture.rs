@@ -112,7 +112,7 @@ impl Fixture {
             let SocketAddr::V4(peer) = peer else { unreachable!("both are IPv4") };
             let peer =
                 (wire::XOR_PEER_ADDRESS, wire::xor_v4(peer.ip().octets(), peer.port()).to_vec());
-            fixture.granted(index, wire::CREATE_PERMISSION, &[peer.clone()]);
+            fixture.granted(index, wire::CREATE_PERMISSION, std::slice::from_ref(&peer));
             let number = (wire::CHANNEL_NUMBER, vec![0x40, 0x01, 0, 0]);
             fixture.granted(index, wire::CHANNEL_BIND, &[number, peer]);
         }
