@@ -394,7 +394,7 @@ fn make_settings() -> Settings {
         policy: Policy::new(&[], &[], &own, relay.ports.clone()),
         relay,
         rfc3489: true,
-        rfc5766_channels: false,
+        rfc5766_channels: true,
         software: Some("sturn".into()),
     }
 }

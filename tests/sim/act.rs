@@ -141,7 +141,10 @@ impl World {
             }
             Action::Channel => {
                 let peer = self.random_peer();
-                let number = self.rng.pick(&[None, None, Some(0x4000), Some(0x4FFF)]);
+                // The client itself does not know the channels of RFC 5766, so it asks
+                // for one only where that is refused.
+                let reserved = (!self.setup.settings.rfc5766_channels).then_some(0x5000);
+                let number = self.rng.pick(&[None, None, Some(0x4000), Some(0x4FFF), reserved]);
                 trace!(self, "host {host}: channel {number:x?} for {peer}");
                 self.hosts[host].client.channel_bind(now, number, peer);
             }

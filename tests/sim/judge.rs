@@ -253,10 +253,11 @@ impl World {
     /// Data leaves the server: to whom it should, exactly as it came.
     fn deliver(&mut self, shard: u16, packet: &[u8], forward: Forward, expected: &Delivery) {
         match forward {
-            Forward::ToPeer { relay, peer, data, dont_fragment, .. } => {
+            Forward::ToPeer { relay, peer, data, dont_fragment, relays_only } => {
                 let bytes = wire::payload(packet);
                 assert_eq!(&packet[data.range()], bytes, "exactly the data is sent on");
                 let peer = peer.socket();
+                assert_eq!(relays_only, self.setup.is_relay(peer.ip()), "{peer}");
                 assert_eq!(*expected, Delivery::ToPeer { relay, peer, dont_fragment });
                 self.send_to_peer((shard, relay), peer, bytes.to_vec());
             }

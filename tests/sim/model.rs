@@ -282,6 +282,9 @@ impl Model {
 
     fn forecast_channel(&self, now: Now, allocation: &Allocation, request: &Stun) -> Forecast {
         let (number, peer) = channel_request(request);
+        if number > 0x4FFF && !self.setup.settings.rfc5766_channels {
+            return error(400);
+        }
         if allocation.relay(Family::of(peer.ip()), now.mono).is_none() {
             return error(443);
         }

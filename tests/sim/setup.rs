@@ -69,7 +69,7 @@ impl Setup {
             policy: policy(&relay),
             relay,
             rfc3489: rng.permille(500),
-            rfc5766_channels: false,
+            rfc5766_channels: rng.permille(500),
             software: rng.permille(500).then(|| "sturn sim".into()),
         };
         let list = |list: &[&str]| list.iter().map(|a| a.parse().unwrap()).collect();
