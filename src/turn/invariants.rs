@@ -1,8 +1,10 @@
 //! What is always true of a shard's state. Checked by tests and simulation.
 
+use std::net::SocketAddr;
+
 use super::Server;
-use super::allocation::Stage;
-use super::relay::is_consistent;
+use super::allocation::{Allocation, Stage};
+use super::table::Table;
 use crate::net::Now;
 
 /// Panics when something does not hold.
@@ -52,4 +54,10 @@ pub(super) fn check(server: &Server, now: Now) {
     if server.shard.count == 1 {
         assert_eq!(server.ledger.total(), counted_here, "the ledger counts what is there");
     }
+}
+
+/// Whether a relayed address leads to this allocation.
+fn is_consistent(table: &Table, relayed: SocketAddr, allocation: &Allocation) -> bool {
+    let found = table.find_relayed(relayed).and_then(|id| table.get(id.allocation));
+    found.is_some_and(|found| found.client.five_tuple == allocation.client.five_tuple)
 }

@@ -4,12 +4,8 @@
 //! to another allocation of this shard goes straight to that allocation's client,
 //! with the checks of both sides.
 
-use std::net::SocketAddr;
-
 use super::Server;
-use super::allocation::Allocation;
 use super::policy::Access;
-use super::table::Table;
 use super::vocabulary::{
     AllocationId, Client, DropReason, Forward, Header, Output, RelayId, Span, Verdict,
 };
@@ -261,12 +257,4 @@ fn data_header(id: TransactionId, peer: PeerAddr, len: usize) -> Option<Header> 
     writer.put_xor_address(Attribute::XorPeerAddress, peer.socket());
     let len = writer.put_head_only(Attribute::Data, len)?;
     Some(Header { len: len as u8, bytes })
-}
-
-/// Keeps the types of this file's hot calls in one place for the invariants.
-pub(super) fn is_consistent(table: &Table, relayed: SocketAddr, allocation: &Allocation) -> bool {
-    table
-        .find_relayed(relayed)
-        .and_then(|id| table.get(id.allocation))
-        .is_some_and(|found| found.client.five_tuple == allocation.client.five_tuple)
 }
