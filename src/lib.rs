@@ -13,6 +13,7 @@
 //! | [`auth`] | long-term keys, time-limited credentials, stateless nonces |
 //! | [`turn`] | the core: allocations, permissions, channels, requests, data path, policy |
 //! | [`client`] | the client's side, on an independent codec: tests, probes, load |
+//! | [`nat`] | which NAT a client is behind: the procedure of RFC 5780 and its report |
 //!
 //! Pure, but built with the `daemon` feature only:
 //!
@@ -35,6 +36,7 @@
 
 pub mod auth;
 pub mod client;
+pub mod nat;
 pub mod net;
 pub mod stun;
 pub mod turn;

@@ -14,14 +14,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// From the top down.
-const ORDER: [&str; 10] =
-    ["net", "stun", "auth", "turn", "client", "config", "io", "worker", "daemon", "cli"];
+const ORDER: [&str; 11] =
+    ["net", "stun", "auth", "turn", "client", "nat", "config", "io", "worker", "daemon", "cli"];
 
 /// No socket, no clock, no lock, no randomness of their own.
-const PURE: [&str; 5] = ["net", "stun", "auth", "turn", "client"];
+const PURE: [&str; 6] = ["net", "stun", "auth", "turn", "client", "nat"];
 
 /// What the order alone would allow, and why it is not.
-const APART: [(&str, &str, &str); 10] = [
+const APART: [(&str, &str, &str); 15] = [
     ("io", "net", "io knows bytes and socket addresses only"),
     ("io", "stun", "io knows no STUN"),
     ("io", "auth", "io knows no STUN"),
@@ -31,6 +31,11 @@ const APART: [(&str, &str, &str); 10] = [
     ("worker", "config", "the daemon turns the configuration into what workers take"),
     ("worker", "client", "the server does not speak through the client"),
     ("daemon", "client", "the server does not speak through the client"),
+    ("worker", "nat", "the server does not ask what NAT it is behind"),
+    ("daemon", "nat", "the server does not ask what NAT it is behind"),
+    ("io", "nat", "io knows no STUN"),
+    ("nat", "stun", "the client's side shares no codec with the server"),
+    ("nat", "turn", "the client's side shares no code with the server"),
     ("config", "turn", "the configuration names settings, the daemon makes them"),
 ];
 
