@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use sturn::config::{
-    AuthMode, Config, Credential, DefaultFamily, Expiry, LoadError, LogFormat, PasswordAlgorithm,
-    Problems, RelayAddress, full_file,
+    AuthMode, Config, Credential, DefaultFamily, Expiry, HostAddress, LoadError, LogFormat,
+    PasswordAlgorithm, Problems, full_file,
 };
 
 const STUN_ONLY: &str = "[auth]\nmode = \"none\"\n";
@@ -362,6 +362,36 @@ const REFUSALS: &[(&str, &str, &str, &str)] = &[
         "\"::ffff:10.0.0.0/104\": expected \"10.0.0.0/8\"",
     ),
     (
+        "nat-discovery",
+        "addresses = [\"192.0.2.1\", \"192.0.2.1\"]",
+        "nat-discovery.addresses[1]",
+        "\"192.0.2.1\": 192.0.2.1 is given twice",
+    ),
+    (
+        "nat-discovery",
+        "ports = [3478, 3478]",
+        "nat-discovery.ports",
+        "[3478, 3478]: expected two different ports such as [3478, 3479]",
+    ),
+    (
+        "nat-discovery",
+        "ports = [0, 3478]",
+        "nat-discovery.ports",
+        "[0, 3478]: expected two different ports such as [3478, 3479]",
+    ),
+    (
+        "nat-discovery",
+        "ports = [1, 2, 3]",
+        "nat-discovery.ports",
+        "[1, 2, 3]: expected two different ports such as [3478, 3479]",
+    ),
+    (
+        "nat-discovery",
+        "addresses = [\"192.0.2.1\", \"192.0.2.2\", \"192.0.2.3\"]",
+        "nat-discovery.addresses",
+        "3 IPv4 addresses: expected at most two of a family",
+    ),
+    (
         "tcp",
         "idle-timeout = \"0s\"",
         "tcp.idle-timeout",
@@ -430,7 +460,7 @@ fn an_unknown_key_gets_a_hint() {
         ("[workers]\nzzzz = 1", ":2: workers.zzzz: unknown key; [workers] has count"),
         (
             "[zzzz]\n",
-            ":1: zzzz: unknown; the sections are listen, relay, auth, stun, turn, limits, peers, tcp, workers, log",
+            ":1: zzzz: unknown; the sections are listen, relay, auth, stun, nat-discovery, turn, limits, peers, tcp, workers, log",
         ),
         ("relay.prots = \"5000-6000\"", ":1: relay.prots: unknown key; did you mean relay.ports?"),
     ] {
@@ -523,7 +553,7 @@ fn every_key_can_be_set() {
         addresses(&["192.0.2.1:3478", "[2001:db8::1]:3478", "0.0.0.0:3479", "[::]:3479"])
     );
     assert_eq!(config.listen.tcp, addresses(&["0.0.0.0:443", "[::]:443"]));
-    let relay = |address: &str, advertise: &str| RelayAddress {
+    let relay = |address: &str, advertise: &str| HostAddress {
         address: address.parse().unwrap(),
         advertise: advertise.parse().unwrap(),
     };
@@ -556,6 +586,12 @@ fn every_key_can_be_set() {
     assert_eq!(auth.password_algorithms, [PasswordAlgorithm::Md5, PasswordAlgorithm::Sha256]);
     assert_eq!(auth.username_separator, '|');
     assert!(config.stun.rfc3489 && !config.stun.software);
+    let discovery = &config.nat_discovery;
+    assert_eq!(
+        discovery.addresses,
+        [relay("10.0.0.6", "203.0.113.6"), relay("10.0.0.7", "203.0.113.7")]
+    );
+    assert_eq!(discovery.ports, [3478, 3480]);
     assert!(config.turn.rfc5766_channels);
     assert_eq!(config.turn.default_lifetime, Duration::from_secs(300));
     assert_eq!(config.turn.max_lifetime, Duration::from_secs(7200));
@@ -612,6 +648,12 @@ username-separator = "|"
 [stun]
 rfc3489 = true
 software = false
+[nat-discovery]
+addresses = [
+    { address = "10.0.0.6", advertise = "203.0.113.6" },
+    { address = "10.0.0.7", advertise = "203.0.113.7" },
+]
+ports = [3478, 3480]
 [turn]
 default-lifetime = "5m"
 max-lifetime = "2h"
@@ -726,6 +768,43 @@ fn notes_tell_what_may_surprise() {
     let text = "[auth]\nsecrets = [\"s\"]\npassword-algorithms = [\"sha-256\"]\n";
     assert!(parse(text).unwrap().notes()[0].contains("without \"md5\""));
     assert!(Config::default().notes().is_empty());
+    let text = "[auth]\nmode = \"none\"\n[nat-discovery]\naddresses = [\"192.0.2.1\", \"2001:db8::1\", \"2001:db8::2\"]\n";
+    let notes = parse(text).unwrap().notes();
+    assert_eq!(notes.len(), 1, "{notes:?}");
+    assert!(notes[0].contains("one IPv4 address"), "{notes:?}");
+}
+
+#[test]
+fn nat_discovery_listens_where_nobody_does_yet() {
+    let listeners = |listen: &str| {
+        let text = format!(
+            "[auth]\nmode = \"none\"\n[listen]\n{listen}\n[nat-discovery]\naddresses = [\"192.0.2.1\", \"192.0.2.2\"]\n"
+        );
+        let config = parse(&text).unwrap();
+        let texts =
+            |list: Vec<SocketAddr>| list.iter().map(ToString::to_string).collect::<Vec<_>>();
+        (texts(config.udp_listeners()), texts(config.tcp_listeners()))
+    };
+    let four = ["192.0.2.1:3478", "192.0.2.1:3479", "192.0.2.2:3478", "192.0.2.2:3479"];
+    assert_eq!(
+        listeners("udp = [\"192.0.2.2:3479\"]\ntcp = []"),
+        (["192.0.2.2:3479", four[0], four[1], four[2]].map(str::to_owned).into(), vec![])
+    );
+    // A listener on every address of the family covers the port; one of the other does not.
+    let (udp, tcp) = listeners("udp = [\"0.0.0.0:3478\", \"[::]:3479\"]\ntcp = [443]");
+    assert_eq!(udp, ["0.0.0.0:3478", "[::]:3479", four[1], four[3]]);
+    assert_eq!(tcp, ["0.0.0.0:443", "[::]:443", four[0], four[1], four[2], four[3]]);
+}
+
+#[test]
+fn nat_discovery_needs_udp() {
+    let text = "[auth]\nmode = \"none\"\n[listen]\nudp = []\n[nat-discovery]\naddresses = [\"192.0.2.1\"]\n";
+    let problems = refused(text);
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert!(
+        problems[0].ends_with("NAT discovery is for UDP, and listen.udp is empty"),
+        "{problems:?}"
+    );
 }
 
 #[test]

@@ -7,10 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-/// Names of the test functions in the sources, with the file of each.
+/// Names of the test functions of the core and of the server as a process, with the file of each.
 fn tests_in_the_sources() -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     visit(&root().join("src"), &mut found);
+    visit(&root().join("tests/serve"), &mut found);
     assert!(found.len() > 100, "the sources were found");
     found
 }

@@ -12,9 +12,9 @@ use sturn::net::{FiveTuple, HashSeed, Now, PeerAddr, Transport};
 use sturn::stun::{Attribute, Class, Message, Method};
 use sturn::turn::policy::{OwnAddresses, Policy};
 use sturn::turn::{
-    AuthSettings, Client, DefaultFamily, ExpiryCheck, Forward, Input, Lifetimes, Limits, Link,
-    LookupName, MAX_REPLY, Output, PortRequest, RelayAddress, RelayId, RelaySettings, Server,
-    Settings, Shard, ShardMessage, Ticket, Verdict,
+    AuthSettings, Client, DefaultFamily, Discovery, ExpiryCheck, Forward, HostAddress, Input,
+    Lifetimes, Limits, Link, LookupName, MAX_REPLY, Output, PortRequest, RelayId, RelaySettings,
+    Server, Settings, Shard, ShardMessage, Ticket, Verdict,
 };
 
 use crate::ports::Ports;
@@ -51,6 +51,9 @@ pub struct Fixture {
 }
 
 pub const CLIENTS: usize = 4;
+
+/// The addresses that clients ask, each with its alternate.
+const DISCOVERY: [&str; 4] = ["8.8.4.4", "8.8.4.5", "2606:4700:1::5", "2606:4700:1::6"];
 
 /// UDP and TCP over IPv4, UDP over IPv6, and another of UDP.
 pub fn client(index: usize) -> Client {
@@ -189,6 +192,11 @@ impl Fixture {
                 self.note(&reply[..len]);
                 Some(reply[..len].to_vec())
             }
+            Verdict::ReplyFrom { len, server, client: to } => {
+                check_answer(packet, &reply[..len]);
+                check_detour(packet.len(), client(index), len, server, to);
+                Some(reply[..len].to_vec())
+            }
             Verdict::Forward(forward) => {
                 check_forward(packet.len(), &forward);
                 None
@@ -216,7 +224,7 @@ impl Fixture {
         match verdict {
             Verdict::Forward(forward) => check_forward(len, &forward),
             Verdict::Drop(_) => {}
-            Verdict::Reply { .. } | Verdict::Queued => panic!("peers are not answered"),
+            Verdict::Reply { .. } | Verdict::ReplyFrom { .. } | Verdict::Queued => panic!("peers are not answered"),
         }
     }
 
@@ -324,6 +332,18 @@ fn check_answer(request: &[u8], answer: &[u8]) {
     }
 }
 
+/// An answer by another way goes to the host that has asked, from an address of
+/// the server, and is hardly longer than its request.
+fn check_detour(request: usize, asker: Client, answer: usize, server: SocketAddr, to: SocketAddr) {
+    let tuple = asker.five_tuple;
+    assert_eq!(tuple.transport, Transport::Udp);
+    assert_eq!(tuple.client.ip(), to.ip(), "never to a third party");
+    assert_ne!(to.port(), 0);
+    assert!(DISCOVERY.iter().any(|ip| *ip == server.ip().to_string()), "{server}");
+    assert!([3478, 3479].contains(&server.port()), "{server}");
+    assert!(answer <= request + 4 * 24, "{answer} for {request}");
+}
+
 fn assert_parses(message: &[u8]) {
     let decoded = MessageDecoderBuilder::default().build().decode(message);
     let (_, used) = decoded.unwrap_or_else(|error| panic!("{error}: {message:02x?}"));
@@ -359,7 +379,7 @@ fn settings() -> Arc<Settings> {
 
 fn make_settings() -> Settings {
     let ip = |text: &str| text.parse().expect("the addresses below parse");
-    let same = |text: &str| RelayAddress { local: ip(text), advertised: ip(text) };
+    let same = |text: &str| HostAddress { local: ip(text), advertised: ip(text) };
     let relay = RelaySettings {
         addresses: vec![same("8.8.4.4"), same("2606:4700:1::5")],
         ports: 50_000..=65_535,
@@ -393,6 +413,13 @@ fn make_settings() -> Settings {
         },
         policy: Policy::new(&[], &[], &own, relay.ports.clone()),
         relay,
+        discovery: Some(Discovery {
+            addresses: DISCOVERY
+                .map(|ip| ip.parse().expect("the addresses above parse"))
+                .map(|ip| HostAddress { local: ip, advertised: ip })
+                .into(),
+            ports: [3478, 3479],
+        }),
         rfc3489: true,
         rfc5766_channels: true,
         software: Some("sturn".into()),

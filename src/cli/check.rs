@@ -50,8 +50,8 @@ fn summary(file: &Path, config: &Config) -> String {
         // Writing to a string does not fail.
         let _ = writeln!(text, "  {name:<8}{what}");
     };
-    line("listen", listens("udp", &config.listen.udp));
-    line("", listens("tcp", &config.listen.tcp));
+    line("listen", listens("udp", &config.udp_listeners()));
+    line("", listens("tcp", &config.tcp_listeners()));
     line("relay", relay(&config.relay));
     line("auth", auth(&config.auth));
     line("peers", peers(config));

@@ -4,8 +4,8 @@
 
 use tracing_subscriber::EnvFilter;
 
-use super::kind::address::{Listens, Network, Relays};
-use super::kind::ports::Ports;
+use super::kind::address::{Hosts, Listens, Network};
+use super::kind::ports::{Ports, TwoPorts};
 use super::kind::secret::{OptionalSecret, SecretText};
 use super::kind::users::Users;
 use super::kind::{Choice, Count, Distinct, Flag, Kind, List, Seconds, Separator, Size, Text};
@@ -88,6 +88,12 @@ pub(super) static SECTIONS: &[Section] = &[
         keys: AUTH,
     },
     Section { name: "stun", doc: "STUN details.", keys: STUN },
+    Section {
+        name: "nat-discovery",
+        doc: "NAT behaviour discovery (RFC 5780): `sturn nat` and its like learn here what NAT they are \
+              behind.",
+        keys: NAT_DISCOVERY,
+    },
     Section { name: "turn", doc: "Lifetimes of allocations.", keys: TURN },
     Section {
         name: "limits",
@@ -122,7 +128,7 @@ static LISTEN: &[Key] = &[
 
 static RELAY: &[Key] = &[
     key!(
-        "relay.addresses", relay.addresses, Relays,
+        "relay.addresses", relay.addresses, Hosts,
         doc: "Addresses of this host to relay on.",
         more: "Empty: find them at start. Behind 1:1 NAT (most clouds) give the address of the host and \
                the public one that clients are told.",
@@ -218,6 +224,19 @@ static STUN: &[Key] = &[
     key!(
         "stun.software", stun.software, Flag,
         doc: "Send the SOFTWARE attribute: name and version of this server.",
+    ),
+];
+
+static NAT_DISCOVERY: &[Key] = &[
+    key!(
+        "nat-discovery.addresses", nat_discovery.addresses, Hosts,
+        doc: "Two addresses of this host, of each family; clients are answered from the other one on request.",
+        more: "Empty turns NAT discovery off. Behind 1:1 NAT give the address of the host and the public one.",
+        example: "[\"192.0.2.1\", \"192.0.2.2\"]",
+    ),
+    key!(
+        "nat-discovery.ports", nat_discovery.ports, TwoPorts,
+        doc: "Two ports; each address listens on both, over UDP and over TCP unless listen.tcp is empty.",
     ),
 ];
 

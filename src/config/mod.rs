@@ -49,6 +49,8 @@ pub struct Config {
     pub auth: Auth,
     /// STUN details.
     pub stun: Stun,
+    /// Answers that tell clients what NAT they are behind.
+    pub nat_discovery: NatDiscovery,
     /// Allocation lifetimes.
     pub turn: Turn,
     /// Upper bounds.
@@ -76,7 +78,7 @@ pub struct Listen {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Relay {
     /// Addresses to relay on. Empty: find this machine's addresses at start.
-    pub addresses: Vec<RelayAddress>,
+    pub addresses: Vec<HostAddress>,
     /// Ports of relayed transport addresses.
     pub ports: PortRange,
     /// What an Allocate without REQUESTED-ADDRESS-FAMILY gets (RFC 8656 section 7.2).
@@ -87,10 +89,10 @@ pub struct Relay {
     pub socket_send_buffer: usize,
 }
 
-/// One address to relay on. Both members have the same family.
+/// An address of this host. Both members have the same family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RelayAddress {
-    /// The address of this host that relay sockets bind to.
+pub struct HostAddress {
+    /// The address that sockets bind to.
     pub address: IpAddr,
     /// The address that clients are told; another one than `address` behind 1:1 NAT.
     pub advertise: IpAddr,
@@ -162,6 +164,15 @@ pub struct Stun {
     pub rfc3489: bool,
     /// Send the SOFTWARE attribute.
     pub software: bool,
+}
+
+/// `[nat-discovery]`: answers that tell clients what NAT they are behind.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NatDiscovery {
+    /// At most two addresses of a family; empty: NAT discovery is off.
+    pub addresses: Vec<HostAddress>,
+    /// The port that clients know, and the other one; they differ.
+    pub ports: [u16; 2],
 }
 
 /// `[turn]`: allocation lifetimes, in whole seconds.
@@ -306,6 +317,31 @@ impl Config {
         }
     }
 
+    /// Every transport address for clients over UDP: `listen.udp`, and those of
+    /// NAT discovery that it does not cover.
+    pub fn udp_listeners(&self) -> Vec<SocketAddr> {
+        self.with_discovery(&self.listen.udp)
+    }
+
+    /// The same over TCP; none when `listen.tcp` is empty.
+    pub fn tcp_listeners(&self) -> Vec<SocketAddr> {
+        match self.listen.tcp.as_slice() {
+            [] => Vec::new(),
+            listed => self.with_discovery(listed),
+        }
+    }
+
+    fn with_discovery(&self, listed: &[SocketAddr]) -> Vec<SocketAddr> {
+        let NatDiscovery { addresses, ports } = &self.nat_discovery;
+        let wanted = addresses.iter().flat_map(|a| ports.map(|p| SocketAddr::new(a.address, p)));
+        let missing = wanted.filter(|address| {
+            let wildcard = every_family(address.port());
+            let mut known = listed.iter();
+            !known.any(|l| l == address || wildcard.contains(l) && l.is_ipv4() == address.is_ipv4())
+        });
+        listed.iter().copied().chain(missing).collect()
+    }
+
     /// What is valid but may surprise, one sentence each.
     pub fn notes(&self) -> Vec<String> {
         rules::notes(self)
@@ -358,6 +394,12 @@ impl Default for Auth {
 impl Default for Stun {
     fn default() -> Self {
         Self { rfc3489: false, software: true }
+    }
+}
+
+impl Default for NatDiscovery {
+    fn default() -> Self {
+        Self { addresses: Vec::new(), ports: [DEFAULT_PORT, DEFAULT_PORT + 1] }
     }
 }
 

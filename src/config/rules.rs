@@ -9,6 +9,7 @@ pub(super) fn check(config: &Config, report: &mut Report<'_>) {
     credentials(config, report);
     lifetimes(config, report);
     listens(config, report);
+    nat_discovery(config, report);
     peers(config, report);
 }
 
@@ -70,6 +71,32 @@ fn listens(config: &Config, report: &mut Report<'_>) {
     }
 }
 
+fn nat_discovery(config: &Config, report: &mut Report<'_>) {
+    const KEY: &str = "nat-discovery.addresses";
+    let addresses = &config.nat_discovery.addresses;
+    if report.is_refused(KEY) || addresses.is_empty() {
+        return;
+    }
+    for (family, count) in families(config) {
+        if count > 2 {
+            report.refuse_key(
+                KEY,
+                None,
+                format!("{count} {family} addresses: expected at most two of a family"),
+            );
+        }
+    }
+    if !report.is_refused("listen.udp") && config.listen.udp.is_empty() {
+        report.refuse_key(KEY, None, "NAT discovery is for UDP, and listen.udp is empty");
+    }
+}
+
+/// How many addresses of each family NAT discovery has.
+fn families(config: &Config) -> [(&'static str, usize); 2] {
+    let v4 = config.nat_discovery.addresses.iter().filter(|a| a.address.is_ipv4()).count();
+    [("IPv4", v4), ("IPv6", config.nat_discovery.addresses.len() - v4)]
+}
+
 fn peers(config: &Config, report: &mut Report<'_>) {
     for net in config.peers.allow.iter().filter(|net| config.peers.deny.contains(net)) {
         report.refuse_key(
@@ -84,6 +111,12 @@ fn peers(config: &Config, report: &mut Report<'_>) {
 pub(super) fn notes(config: &Config) -> Vec<String> {
     let auth = &config.auth;
     let mut notes = Vec::new();
+    for (family, _) in families(config).into_iter().filter(|(_, count)| *count == 1) {
+        notes.push(format!(
+            "nat-discovery.addresses has one {family} address: clients learn their address there, and \
+             need a second one of this host to learn what NAT they are behind"
+        ));
+    }
     if auth.mode == AuthMode::None {
         return notes;
     }

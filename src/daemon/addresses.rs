@@ -2,15 +2,16 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
+use super::settings;
 use crate::config::Config;
 use crate::net::Family;
-use crate::turn::RelayAddress;
+use crate::turn::HostAddress;
 
 /// Addresses found at start.
 #[derive(Debug)]
 pub(super) struct Addresses {
     /// Where relay sockets are bound, and what clients are told.
-    pub(super) relay: Vec<RelayAddress>,
+    pub(super) relay: Vec<HostAddress>,
     /// Every other address of this host.
     pub(super) own: Vec<IpAddr>,
     /// Whether `relay` was found rather than configured.
@@ -21,19 +22,17 @@ impl Addresses {
     /// Takes the configured relay addresses. Without any: the addresses listened
     /// on, and for listeners on every address the one that the default route uses.
     pub(super) fn find(config: &Config) -> Self {
-        let configured: Vec<RelayAddress> = config
-            .relay
-            .addresses
-            .iter()
-            .map(|a| RelayAddress { local: a.address, advertised: a.advertise })
-            .collect();
+        let configured: Vec<_> =
+            config.relay.addresses.iter().map(settings::host_address).collect();
         let found = configured.is_empty();
         let relay = if found { detect(config) } else { configured };
         let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
         let own = interfaces
             .iter()
             .map(if_addrs::Interface::ip)
-            .chain(listeners(config).map(|addr| addr.ip()).filter(|ip| !ip.is_unspecified()))
+            .chain(listeners(config).iter().map(|addr| addr.ip()).filter(|ip| !ip.is_unspecified()))
+            // What reaches us through 1:1 NAT is us too.
+            .chain(config.nat_discovery.addresses.iter().map(|a| a.advertise))
             .filter(|ip| !relay.iter().any(|r| r.local == *ip || r.advertised == *ip))
             .collect();
         Self { relay, own, found }
@@ -60,18 +59,18 @@ impl Addresses {
     }
 }
 
-fn listeners(config: &Config) -> impl Iterator<Item = &SocketAddr> {
-    config.listen.udp.iter().chain(&config.listen.tcp)
+fn listeners(config: &Config) -> Vec<SocketAddr> {
+    config.udp_listeners().into_iter().chain(config.tcp_listeners()).collect()
 }
 
-fn detect(config: &Config) -> Vec<RelayAddress> {
+fn detect(config: &Config) -> Vec<HostAddress> {
     let mut ips: Vec<IpAddr> = Vec::new();
     let mut add = |ip: IpAddr| {
         if !ips.contains(&ip) {
             ips.push(ip);
         }
     };
-    for addr in listeners(config) {
+    for addr in config.listen.udp.iter().chain(&config.listen.tcp) {
         if !addr.ip().is_unspecified() {
             add(addr.ip());
         } else if let Some(ip) = route_source(Family::of(addr.ip())) {
@@ -81,7 +80,7 @@ fn detect(config: &Config) -> Vec<RelayAddress> {
     if ips.is_empty() {
         ips.push(Ipv4Addr::LOCALHOST.into());
     }
-    ips.into_iter().map(|ip| RelayAddress { local: ip, advertised: ip }).collect()
+    ips.into_iter().map(|ip| HostAddress { local: ip, advertised: ip }).collect()
 }
 
 /// The source address that the kernel would use towards the internet. Connecting a

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::config::{Config, Origin};
+use crate::config::{self, Config, Origin};
 use crate::turn::DropReason;
 use crate::turn::policy::Access;
 use crate::worker::Summary;
@@ -71,15 +71,28 @@ fn run(mut config: Config, origin: &Origin) -> Result<(), Failure> {
         udp = %list(running.udp()),
         tcp = %list(running.tcp()),
         relay = %list(addresses.relay.iter().map(|a| a.advertised)),
+        nat_discovery = %discovery(&config),
         "sturn is ready"
     );
     addresses.warn_about_private();
+    for note in config.notes() {
+        tracing::warn!("{note}");
+    }
     if let Some(guest) = guest {
         banner::print(&guest, &config, &running, &addresses);
     }
     let summary = wait(running)?;
     report(&summary);
     Ok(())
+}
+
+/// What NAT discovery answers with.
+fn discovery(config: &Config) -> String {
+    let config::NatDiscovery { addresses, ports: [first, second] } = &config.nat_discovery;
+    match addresses.as_slice() {
+        [] => "off (nat-discovery.addresses is empty)".to_owned(),
+        some => format!("{} ports {first},{second}", list(some.iter().map(|a| a.advertise))),
+    }
 }
 
 /// Waits for a signal, then for the workers.

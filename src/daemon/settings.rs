@@ -11,7 +11,8 @@ use crate::config::{self, AuthMode, Config, Credential};
 use crate::net::HashSeed;
 use crate::turn::policy::{OwnAddresses, Policy};
 use crate::turn::{
-    AuthSettings, DefaultFamily, ExpiryCheck, Lifetimes, Limits, RelaySettings, Settings,
+    AuthSettings, DefaultFamily, Discovery, ExpiryCheck, HostAddress, Lifetimes, Limits,
+    RelaySettings, Settings,
 };
 use crate::worker::StreamLimits;
 
@@ -48,15 +49,27 @@ pub(super) fn core(
             },
         },
         policy: policy(config, addresses),
+        discovery: discovery(config),
         rfc3489: config.stun.rfc3489,
         rfc5766_channels: config.turn.rfc5766_channels,
         software: config.stun.software.then(|| concat!("sturn ", env!("CARGO_PKG_VERSION")).into()),
     })
 }
 
+fn discovery(config: &Config) -> Option<Discovery> {
+    let config::NatDiscovery { addresses, ports } = &config.nat_discovery;
+    let addresses: Vec<_> = addresses.iter().map(host_address).collect();
+    (!addresses.is_empty()).then_some(Discovery { addresses, ports: *ports })
+}
+
+/// An address of the configuration, as the core names it.
+pub(super) fn host_address(address: &config::HostAddress) -> HostAddress {
+    HostAddress { local: address.address, advertised: address.advertise }
+}
+
 /// The peer policy.
 pub(super) fn policy(config: &Config, addresses: &Addresses) -> Policy {
-    let listeners = config.listen.udp.iter().chain(&config.listen.tcp);
+    let listeners = config.udp_listeners().into_iter().chain(config.tcp_listeners());
     let own = OwnAddresses {
         relays: addresses.relay.clone(),
         others: addresses.own.clone(),

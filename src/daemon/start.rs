@@ -45,8 +45,8 @@ pub(super) fn start(config: &Config, addresses: &Addresses) -> Result<Running, F
     let descriptors = raise_descriptor_limit()?;
     check_relay_addresses(addresses)?;
     let count = settings::worker_count(config);
-    let udp = usable(&config.listen.udp, "udp", udp::is_port_taken)?;
-    let tcp = usable(&config.listen.tcp, "tcp", tcp::is_port_taken)?;
+    let udp = usable(&config.udp_listeners(), "udp", udp::is_port_taken)?;
+    let tcp = usable(&config.tcp_listeners(), "tcp", tcp::is_port_taken)?;
     if udp.is_empty() && tcp.is_empty() {
         return Err(Failure::new(
             Exit::Config,

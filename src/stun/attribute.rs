@@ -33,6 +33,8 @@ macro_rules! attributes {
 attributes! {
     /// MAPPED-ADDRESS (RFC 8489 section 14.1).
     MappedAddress = 0x0001,
+    /// CHANGE-REQUEST (RFC 5780 section 7.2), in Binding requests only.
+    ChangeRequest = 0x0003,
     /// USERNAME (RFC 8489 section 14.3).
     Username = 0x0006,
     /// MESSAGE-INTEGRITY (RFC 8489 section 14.5).
@@ -73,6 +75,10 @@ attributes! {
     XorMappedAddress = 0x0020,
     /// RESERVATION-TOKEN (RFC 8656 section 18.10).
     ReservationToken = 0x0022,
+    /// PADDING (RFC 5780 section 7.6), in Binding only.
+    Padding = 0x0026,
+    /// RESPONSE-PORT (RFC 5780 section 7.5), in Binding requests only.
+    ResponsePort = 0x0027,
     /// ADDITIONAL-ADDRESS-FAMILY (RFC 8656 section 18.11).
     AdditionalAddressFamily = 0x8000,
     /// ADDRESS-ERROR-CODE (RFC 8656 section 18.12).
@@ -85,6 +91,31 @@ attributes! {
     Software = 0x8022,
     /// FINGERPRINT (RFC 8489 section 14.7).
     Fingerprint = 0x8028,
+    /// RESPONSE-ORIGIN (RFC 5780 section 7.3).
+    ResponseOrigin = 0x802B,
+    /// OTHER-ADDRESS (RFC 5780 section 7.4).
+    OtherAddress = 0x802C,
+}
+
+impl Attribute {
+    /// What only NAT behaviour discovery asks for (RFC 5780 section 7): in other
+    /// methods, and on servers without that usage, it is unknown.
+    pub const DISCOVERY: [Self; 3] = [Self::ChangeRequest, Self::Padding, Self::ResponsePort];
+
+    pub(super) const fn is_of_discovery(self) -> bool {
+        matches!(self, Self::ChangeRequest | Self::Padding | Self::ResponsePort)
+    }
+}
+
+/// Attributes that only answers to RFC 3489 clients have. Everywhere else they
+/// are unknown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u16)]
+pub enum Classic {
+    /// SOURCE-ADDRESS (RFC 3489 section 11.2.5).
+    SourceAddress = 0x0004,
+    /// CHANGED-ADDRESS (RFC 3489 section 11.2.3).
+    ChangedAddress = 0x0005,
 }
 
 /// What ADDITIONAL-ADDRESS-FAMILY was before RFC 8656 gave it a number; clients of

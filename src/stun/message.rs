@@ -42,6 +42,12 @@ impl UnknownAttributes {
         &self.codes[..usize::from(self.len)]
     }
 
+    /// The same list with one more, if there is room for it.
+    pub fn with(mut self, attribute: Attribute) -> Self {
+        self.add(attribute.code());
+        self
+    }
+
     fn add(&mut self, code: u16) {
         if !self.as_slice().contains(&code) && usize::from(self.len) < MAX_UNKNOWN {
             self.codes[usize::from(self.len)] = code;
@@ -208,6 +214,9 @@ impl<'a> Message<'a> {
             _ if after_integrity => return,
             None if is_required(code) => return self.unknown.add(code),
             None => return,
+            Some(known) if known.is_of_discovery() && self.method != Method::BINDING => {
+                return self.unknown.add(code);
+            }
             Some(_) => {}
         }
         if let Some(attribute) = attribute

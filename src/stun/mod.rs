@@ -21,7 +21,7 @@ mod message;
 mod writer;
 
 pub use address::{decode_address, decode_xor_address};
-pub use attribute::Attribute;
+pub use attribute::{Attribute, Classic};
 pub use demux::{Kind, classify};
 pub use error::{ErrorCode, ParseError};
 pub use header::{Class, HEADER_LEN, MAGIC_COOKIE, Method, TransactionId};

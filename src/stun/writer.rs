@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::address;
-use super::attribute::Attribute;
+use super::attribute::{Attribute, Classic};
 use super::error::ErrorCode;
 use super::header::{self, Class, HEADER_LEN, MAGIC_COOKIE, Method, TransactionId};
 use super::integrity::{Piece, hmac_sha1, hmac_sha256};
@@ -41,7 +41,26 @@ impl<'a> Writer<'a> {
 
     /// Appends an attribute; its padding is zero.
     pub fn put(&mut self, attribute: Attribute, value: &[u8]) {
-        self.head(attribute, value.len());
+        self.put_code(attribute.code(), value);
+    }
+
+    /// Appends an address for an RFC 3489 client.
+    pub fn put_classic(&mut self, attribute: Classic, addr: SocketAddr) {
+        let mut value = [0; address::MAX_LEN];
+        let len = address::encode(addr, &mut value);
+        self.put_code(attribute as u16, &value[..len]);
+    }
+
+    /// Appends PADDING (RFC 5780 section 7.6): `len` bytes that mean nothing.
+    pub fn put_padding(&mut self, len: usize) {
+        self.head(Attribute::Padding.code(), len);
+        for _ in 0..len.div_ceil(4) {
+            self.push(&[0; 4]);
+        }
+    }
+
+    fn put_code(&mut self, code: u16, value: &[u8]) {
+        self.head(code, value.len());
         self.push(value);
         self.push(&[0; 3][..value.len().wrapping_neg() & 3]);
     }
@@ -49,7 +68,7 @@ impl<'a> Writer<'a> {
     /// Appends the head of an attribute whose value the caller sends behind the
     /// message: the message's length counts `len` and its padding already.
     pub fn put_head_only(mut self, attribute: Attribute, len: usize) -> Option<usize> {
-        self.head(attribute, len);
+        self.head(attribute.code(), len);
         let total = self.len + len.next_multiple_of(4);
         self.set_length(total);
         (!self.overflow && total - HEADER_LEN <= 0xffff).then_some(self.len)
@@ -75,7 +94,7 @@ impl<'a> Writer<'a> {
     /// Appends ERROR-CODE (RFC 8489 section 14.8) with the given reason phrase.
     pub fn put_error(&mut self, code: ErrorCode, reason: &str) {
         let number = code.number();
-        self.head(Attribute::ErrorCode, 4 + reason.len());
+        self.head(Attribute::ErrorCode.code(), 4 + reason.len());
         self.push(&[0, 0, (number / 100) as u8, (number % 100) as u8]);
         self.push(reason.as_bytes());
         self.push(&[0; 3][..reason.len().wrapping_neg() & 3]);
@@ -83,7 +102,7 @@ impl<'a> Writer<'a> {
 
     /// Appends UNKNOWN-ATTRIBUTES (RFC 8489 section 14.13).
     pub fn put_unknown(&mut self, codes: &[u16]) {
-        self.head(Attribute::UnknownAttributes, codes.len() * 2);
+        self.head(Attribute::UnknownAttributes.code(), codes.len() * 2);
         for code in codes {
             self.push(&code.to_be_bytes());
         }
@@ -113,6 +132,16 @@ impl<'a> Writer<'a> {
         self.put_u32(Attribute::Fingerprint, crc);
     }
 
+    /// Appends UNKNOWN-ATTRIBUTES as RFC 3489 section 11.2.10 has it: an odd list
+    /// is made even by repeating one.
+    pub fn put_unknown_classic(&mut self, codes: &[u16]) {
+        let repeated = codes.last().filter(|_| codes.len() % 2 == 1);
+        self.head(Attribute::UnknownAttributes.code(), codes.len().next_multiple_of(2) * 2);
+        for code in codes.iter().chain(repeated) {
+            self.push(&code.to_be_bytes());
+        }
+    }
+
     /// Completes the message: its length in bytes, or `None` when the buffer was too small.
     pub fn finish(mut self) -> Option<usize> {
         self.set_length(self.len);
@@ -123,8 +152,8 @@ impl<'a> Writer<'a> {
         &self.buffer[..self.len]
     }
 
-    fn head(&mut self, attribute: Attribute, len: usize) {
-        self.push(&attribute.code().to_be_bytes());
+    fn head(&mut self, code: u16, len: usize) {
+        self.push(&code.to_be_bytes());
         match u16::try_from(len) {
             Ok(len) => self.push(&len.to_be_bytes()),
             Err(_) => self.overflow = true,

@@ -288,7 +288,9 @@ impl Server {
                 self.outputs.push_back(Output::Send { client: parked.client, message });
             }
             super::Verdict::Drop(reason) => self.counters.dropped(reason),
-            super::Verdict::Queued | super::Verdict::Forward(_) => {}
+            super::Verdict::Queued
+            | super::Verdict::ReplyFrom { .. }
+            | super::Verdict::Forward(_) => {}
         }
     }
 

@@ -66,8 +66,8 @@ use crate::stun::{Attribute, Class, Kind, Message, Method, classify};
 
 pub use counters::{Counters, RequestResult};
 pub use settings::{
-    AuthSettings, DefaultFamily, ExpiryCheck, Lifetimes, Limits, RelayAddress, RelaySettings,
-    Settings,
+    AuthSettings, DefaultFamily, Discovery, ExpiryCheck, HostAddress, Lifetimes, Limits,
+    RelaySettings, Settings,
 };
 pub use shard::{Shard, ShardMessage};
 pub use timers::Wheel;

@@ -12,7 +12,7 @@ use std::ops::RangeInclusive;
 
 use ipnet::IpNet;
 
-use super::settings::RelayAddress;
+use super::settings::HostAddress;
 use crate::net::canonical;
 
 /// The built-in denies: network and what it is.
@@ -115,7 +115,7 @@ pub enum Access {
 #[derive(Clone, Debug, Default)]
 pub struct OwnAddresses {
     /// Addresses of relay sockets.
-    pub relays: Vec<RelayAddress>,
+    pub relays: Vec<HostAddress>,
     /// Every other address of this host that is known.
     pub others: Vec<IpAddr>,
     /// Ports that the server listens on.
@@ -269,7 +269,7 @@ mod tests {
     }
 
     fn policy(allow: &[&str], deny: &[&str]) -> Policy {
-        let relay = RelayAddress { local: ip("10.0.0.5"), advertised: ip("8.8.4.4") };
+        let relay = HostAddress { local: ip("10.0.0.5"), advertised: ip("8.8.4.4") };
         let own = OwnAddresses {
             relays: vec![relay],
             others: vec![ip("8.8.4.5")],
@@ -396,7 +396,7 @@ mod tests {
 
     #[test]
     fn loopback_relays_reach_loopback_peers_only_when_loopback_is_allowed() {
-        let relay = RelayAddress { local: ip("127.0.0.1"), advertised: ip("127.0.0.1") };
+        let relay = HostAddress { local: ip("127.0.0.1"), advertised: ip("127.0.0.1") };
         let own = OwnAddresses { relays: vec![relay], ..OwnAddresses::default() };
         let check = |allow: &[&str]| {
             let p = Policy::new(&nets(allow), &[], &own, 49_152..=65_535);

@@ -22,6 +22,8 @@ pub struct Settings {
     pub relay: RelaySettings,
     /// Which peers may be reached.
     pub policy: Policy,
+    /// NAT behaviour discovery (RFC 5780); `None`: Binding is answered without it.
+    pub discovery: Option<Discovery>,
     /// Answer Binding requests of RFC 3489 clients.
     pub rfc3489: bool,
     /// Let clients bind the channels that RFC 5766 had and RFC 8656 reserves.
@@ -117,20 +119,31 @@ impl Default for Limits {
     }
 }
 
+/// The addresses and ports between which CHANGE-REQUEST chooses (RFC 5780
+/// section 6). The shell listens on each address with each port.
+#[derive(Clone, Debug)]
+pub struct Discovery {
+    /// At most two of a family. Where there is one, clients learn where an answer
+    /// came from, and CHANGE-REQUEST is refused.
+    pub addresses: Vec<HostAddress>,
+    /// Two different ports.
+    pub ports: [u16; 2],
+}
+
 /// What can be relayed.
 #[derive(Clone, Debug)]
 pub struct RelaySettings {
     /// The addresses of relay sockets and what clients are told instead of them.
-    pub addresses: Vec<RelayAddress>,
+    pub addresses: Vec<HostAddress>,
     /// The ports of relay sockets.
     pub ports: RangeInclusive<u16>,
     /// The family of an allocation whose client does not ask for one.
     pub default_family: DefaultFamily,
 }
 
-/// An address that relay sockets are bound to.
+/// An address that sockets are bound to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RelayAddress {
+pub struct HostAddress {
     /// The address on this host.
     pub local: IpAddr,
     /// The address that reaches it from outside; the same unless behind 1:1 NAT.

@@ -85,6 +85,16 @@ pub enum Verdict {
         /// Length of the answer in bytes.
         len: usize,
     },
+    /// The same, but it leaves from another address of the server or goes to
+    /// another port of the sender (RFC 5780). Over UDP only.
+    ReplyFrom {
+        /// Length of the answer in bytes.
+        len: usize,
+        /// The address of this host to send from.
+        server: SocketAddr,
+        /// Where to send it.
+        client: SocketAddr,
+    },
     /// Nothing now; an [`Output`] will follow.
     Queued,
     /// Nothing at all.

@@ -39,6 +39,13 @@ impl UdpListener {
         Ok(Self { socket, local, wildcard: local.ip().is_unspecified() })
     }
 
+    /// Whether it is bound to every address, `server` among them.
+    fn covers(&self, server: SocketAddr) -> bool {
+        self.wildcard
+            && self.local.is_ipv4() == server.is_ipv4()
+            && self.local.port() == server.port()
+    }
+
     /// The source address that an answer from `server` has to name.
     #[inline]
     pub(super) fn source(&self, server: SocketAddr) -> Option<std::net::IpAddr> {
@@ -53,6 +60,12 @@ pub(super) struct Origin {
     /// Where in the slot the packet starts.
     pub(super) start: u32,
     pub(super) tos: u8,
+}
+
+/// The bytes of an answer of `len` bytes, which lies behind its request.
+fn behind(slot: SlotId, request: usize, len: usize) -> Body {
+    let start = request as u32;
+    Body { slot, start, end: start + len as u32 }
 }
 
 impl Worker {
@@ -90,18 +103,33 @@ impl Worker {
             match verdict {
                 Verdict::Forward(forward) => self.forward(origin, &forward),
                 Verdict::Reply { len } => {
-                    let start = datagram.len as u32;
-                    let body = Body { slot: datagram.slot, start, end: start + len as u32 };
-                    let message = Outgoing {
-                        from: self.udp[index].source(server),
-                        ..Outgoing::new(datagram.from, body)
-                    };
-                    self.egress.add_for_listener(index, message);
+                    let body = behind(datagram.slot, datagram.len, len);
+                    self.reply(index, server, datagram.from, body);
+                }
+                Verdict::ReplyFrom { len, server, client } => {
+                    let body = behind(datagram.slot, datagram.len, len);
+                    if let Some(index) = self.listener_at(server) {
+                        self.reply(index, server, client, body);
+                    }
                 }
                 Verdict::Queued | Verdict::Drop(_) => {}
             }
         }
         received.drained
+    }
+
+    /// Sends an answer through a listener.
+    #[inline]
+    fn reply(&mut self, index: usize, server: SocketAddr, client: SocketAddr, body: Body) {
+        let from = self.udp[index].source(server);
+        self.egress.add_for_listener(index, Outgoing { from, ..Outgoing::new(client, body) });
+    }
+
+    /// The listener of this worker that can send from `server`. Every worker
+    /// listens on every address, so each can answer from any of them.
+    fn listener_at(&self, server: SocketAddr) -> Option<usize> {
+        let exact = self.udp.iter().position(|listener| listener.local == server);
+        exact.or_else(|| self.udp.iter().position(|listener| listener.covers(server)))
     }
 
     /// Reads a ready relay socket, with at most `budget` datagrams; returns how many

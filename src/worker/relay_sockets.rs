@@ -10,7 +10,7 @@ use super::ports::PortTable;
 use super::token::Token;
 use crate::io::{Interest, Poll, UdpOptions, UdpSocket};
 use crate::net::{Family, RelayedAddr};
-use crate::turn::{PortRequest, RelayAddress, RelayId};
+use crate::turn::{HostAddress, PortRequest, RelayId};
 
 /// How often another process may turn out to hold a port that the table calls free.
 const ATTEMPTS: usize = 16;
@@ -19,7 +19,7 @@ const ATTEMPTS: usize = 16;
 #[derive(Clone)]
 pub struct RelayConfig {
     /// The addresses; of one family they are used in turn.
-    pub addresses: Vec<RelayAddress>,
+    pub addresses: Vec<HostAddress>,
     /// Which ports are free.
     pub ports: Arc<PortTable>,
     /// Receive buffer in bytes; `None`: the system's default.
@@ -57,7 +57,7 @@ pub struct Held {
 
 /// A socket on a port that is taken.
 struct Fresh {
-    address: RelayAddress,
+    address: HostAddress,
     port: u16,
     socket: UdpSocket,
     reserved: Option<RelayedAddr>,
@@ -168,11 +168,11 @@ impl RelaySockets {
         Err(last)
     }
 
-    fn of_family(&self, family: Family) -> impl Iterator<Item = RelayAddress> + '_ {
+    fn of_family(&self, family: Family) -> impl Iterator<Item = HostAddress> + '_ {
         self.config.addresses.iter().filter(move |a| Family::of(a.local) == family).copied()
     }
 
-    fn open_at(&mut self, address: RelayAddress, port: PortRequest) -> io::Result<Fresh> {
+    fn open_at(&mut self, address: HostAddress, port: PortRequest) -> io::Result<Fresh> {
         let ip = address.local;
         let pair = port == PortRequest::EvenAndReserveNext;
         let mut last = io::Error::from(io::ErrorKind::AddrInUse);

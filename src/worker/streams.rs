@@ -179,7 +179,8 @@ impl Worker {
                     self.forward(Origin { slot, start: at as u32, tos: 0 }, &forward);
                 }
                 Verdict::Reply { len } => self.answer(client, &mut answers, len),
-                Verdict::Queued | Verdict::Drop(_) => {}
+                // What leaves another way than it came does so over UDP.
+                Verdict::ReplyFrom { .. } | Verdict::Queued | Verdict::Drop(_) => {}
             }
             at += frame;
         }

@@ -8,6 +8,7 @@ mod support;
 
 mod binding;
 mod credentials;
+mod discovery;
 mod first_run;
 mod floods;
 mod limits;

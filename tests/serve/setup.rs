@@ -91,6 +91,13 @@ impl Setup {
         self.set("relay.addresses", value)
     }
 
+    /// NAT discovery on 127.0.0.1 and the lease's address, ports @port@ and @alternate@.
+    pub(crate) fn discovery(self) -> Self {
+        let other = self.lease.v4;
+        self.set("nat-discovery.addresses", format!("[\"127.0.0.1\", \"{other}\"]"))
+            .set("nat-discovery.ports", "[@port@, @alternate@]")
+    }
+
     /// The file.
     pub(crate) fn text(&self) -> String {
         let mut text = String::new();
@@ -119,6 +126,11 @@ impl Server {
     /// Where it listens for IPv6 clients, UDP and TCP.
     pub(crate) fn addr_v6(&self) -> SocketAddr {
         SocketAddr::new(Ipv6Addr::LOCALHOST.into(), self.sturn.addr_of("port6").port())
+    }
+
+    /// The port that `@name@` stands for.
+    pub(crate) fn port_of(&self, name: &str) -> u16 {
+        self.sturn.addr_of(name).port()
     }
 
     /// Alice over UDP.

@@ -73,6 +73,7 @@ impl World {
                 self.judge_reply(from, request, answer.as_ref(), altered, forecast.as_ref());
                 self.send_down(from, reply[..len].to_vec());
             }
+            Verdict::ReplyFrom { .. } => panic!("NAT behaviour discovery is off"),
             Verdict::Queued => {
                 let request = message.clone().expect("only a request waits");
                 self.queue(host, from, request, altered, forecast.as_ref());
@@ -94,7 +95,9 @@ impl World {
         match verdict {
             Verdict::Forward(forward) => self.deliver(shard, bytes, forward, &expected),
             Verdict::Drop(reason) => assert_eq!(expected, Delivery::Nowhere, "{reason:?}"),
-            Verdict::Reply { .. } | Verdict::Queued => panic!("peers are not answered"),
+            Verdict::Reply { .. } | Verdict::ReplyFrom { .. } | Verdict::Queued => {
+                panic!("peers are not answered")
+            }
         }
         assert!(outputs.is_empty(), "the data path wants nothing else: {outputs:?}");
     }

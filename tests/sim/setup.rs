@@ -9,7 +9,7 @@ use sturn::auth::{Algorithm, Directory, Secret, StoredKeys, User, time_limited};
 use sturn::net::HashSeed;
 use sturn::turn::policy::{OwnAddresses, Policy};
 use sturn::turn::{
-    AuthSettings, DefaultFamily, ExpiryCheck, Lifetimes, Limits, RelayAddress, RelaySettings,
+    AuthSettings, DefaultFamily, ExpiryCheck, HostAddress, Lifetimes, Limits, RelaySettings,
     Settings,
 };
 
@@ -68,6 +68,7 @@ impl Setup {
             limits: limits(rng),
             policy: policy(&relay),
             relay,
+            discovery: None,
             rfc3489: rng.permille(500),
             rfc5766_channels: rng.permille(500),
             software: rng.permille(500).then(|| "sturn sim".into()),
@@ -172,10 +173,10 @@ fn auth_settings(rng: &mut Rng, credentials: &[Credential], seed: HashSeed) -> A
 
 fn relay_settings(rng: &mut Rng) -> RelaySettings {
     let ip = |text: &str| text.parse::<IpAddr>().unwrap();
-    let v6 = RelayAddress { local: ip("2606:4700:1::5"), advertised: ip("2606:4700:1::5") };
+    let v6 = HostAddress { local: ip("2606:4700:1::5"), advertised: ip("2606:4700:1::5") };
     // Half of the runs are behind 1:1 NAT.
     let local = if rng.permille(500) { ip("10.0.0.5") } else { ip("8.8.4.4") };
-    let mut addresses = vec![RelayAddress { local, advertised: ip("8.8.4.4") }];
+    let mut addresses = vec![HostAddress { local, advertised: ip("8.8.4.4") }];
     if rng.permille(750) {
         addresses.push(v6);
     }

@@ -69,6 +69,12 @@ fn main() -> std::io::Result<()> {
         ("channel-data-padded", b"\x40\x01\x00\x05hello\0\0\0"),
         ("channel-data-empty", b"\x40\x01\x00\x00"),
         ("rfc3489-binding", b"\x00\x01\x00\x000123456789abcdef"),
+        ("change-request", b"\x00\x01\x00\x08\x21\x12\xa4\x420123456789ab\x00\x03\x00\x04\0\0\0\x06"),
+        (
+            "response-port",
+            b"\x00\x01\x00\x08\x21\x12\xa4\x420123456789ab\x00\x27\x00\x04\x1f\x90\0\0",
+        ),
+        ("padding", b"\x00\x01\x00\x0c\x21\x12\xa4\x420123456789ab\x00\x26\x00\x08paddings"),
         ("dtls-client-hello", b"\x16\xfe\xff\0\0\0\0\0\0\0\0\0\x10"),
     ] {
         write(&corpus, "datagram", name, packet)?;

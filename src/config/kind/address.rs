@@ -7,7 +7,7 @@ use toml::de::DeValue;
 
 use super::{Kind, integer, or_refuse, quoted, read_items, write_items};
 use crate::config::problem::{At, Report};
-use crate::config::{DEFAULT_PORT, RelayAddress, document, every_family, suggest};
+use crate::config::{DEFAULT_PORT, HostAddress, document, every_family, suggest};
 use crate::net::Family;
 
 /// A list of transport addresses to listen on.
@@ -96,55 +96,55 @@ fn is_broadcast(ip: IpAddr) -> bool {
     matches!(ip, IpAddr::V4(v4) if v4.is_broadcast())
 }
 
-/// A list of addresses to relay on.
-pub(crate) struct Relays;
+/// A list of addresses of this host.
+pub(crate) struct Hosts;
 
-const RELAY: &str =
+const HOST: &str =
     "an address such as \"192.0.2.1\" or { address = \"10.0.0.5\", advertise = \"203.0.113.5\" }";
 
-impl Kind for Relays {
-    type Value = Vec<RelayAddress>;
+impl Kind for Hosts {
+    type Value = Vec<HostAddress>;
 
     fn expected(&self) -> String {
-        format!("a list, each entry {RELAY}")
+        format!("a list, each entry {HOST}")
     }
 
     fn read(&self, at: &At<'_>, report: &mut Report<'_>) -> Option<Self::Value> {
-        let mut all: Vec<RelayAddress> = Vec::new();
+        let mut all: Vec<HostAddress> = Vec::new();
         read_items(self, at, report, |item, report| {
-            let relay = relay_address(item, report)?;
+            let host = host(item, report)?;
             for known in &all {
-                if known.address == relay.address {
-                    report.refuse(item, format!("{} is given twice", relay.address));
+                if known.address == host.address {
+                    report.refuse(item, format!("{} is given twice", host.address));
                     return None;
                 }
-                if known.advertise == relay.advertise {
-                    report.refuse(item, format!("{} is advertised twice", relay.advertise));
+                if known.advertise == host.advertise {
+                    report.refuse(item, format!("{} is advertised twice", host.advertise));
                     return None;
                 }
             }
-            all.push(relay);
+            all.push(host);
             Some(())
         })?;
         Some(all)
     }
 
     fn write(&self, value: &Self::Value) -> Option<String> {
-        Some(write_items(value.iter().map(|relay| {
-            let address = quoted(&relay.address.to_string());
-            if relay.address == relay.advertise {
+        Some(write_items(value.iter().map(|host| {
+            let address = quoted(&host.address.to_string());
+            if host.address == host.advertise {
                 return address;
             }
-            let advertise = quoted(&relay.advertise.to_string());
+            let advertise = quoted(&host.advertise.to_string());
             format!("{{ address = {address}, advertise = {advertise} }}")
         })))
     }
 }
 
-fn relay_address(at: &At<'_>, report: &mut Report<'_>) -> Option<RelayAddress> {
+fn host(at: &At<'_>, report: &mut Report<'_>) -> Option<HostAddress> {
     let DeValue::Table(table) = at.value else {
-        let address = host_address(at, RELAY, report)?;
-        return Some(RelayAddress { address, advertise: address });
+        let address = host_address(at, HOST, report)?;
+        return Some(HostAddress { address, advertise: address });
     };
     let (mut address, mut advertise, mut sound) = (None, None, true);
     for (name, value) in table {
@@ -166,7 +166,7 @@ fn relay_address(at: &At<'_>, report: &mut Report<'_>) -> Option<RelayAddress> {
         return None;
     }
     let Some(address) = address else {
-        report.refuse(at, format!("expected {RELAY}"));
+        report.refuse(at, format!("expected {HOST}"));
         return None;
     };
     let advertise = advertise.unwrap_or(address);
@@ -174,7 +174,7 @@ fn relay_address(at: &At<'_>, report: &mut Report<'_>) -> Option<RelayAddress> {
         report.refuse(at, "expected two addresses of the same family");
         return None;
     }
-    Some(RelayAddress { address, advertise })
+    Some(HostAddress { address, advertise })
 }
 
 /// An address that one host can have.

@@ -1,8 +1,8 @@
-//! A range of ports.
+//! A range of ports, and a pair of them.
 
 use std::fmt;
 
-use super::{Kind, or_refuse, quoted};
+use super::{Kind, integer, or_refuse, quoted};
 use crate::config::problem::{At, Report};
 
 /// A range of ports, both ends included; from 1024, at least two ports, so that
@@ -85,4 +85,31 @@ impl Kind for Ports {
 fn port(text: &str) -> Option<u16> {
     let text = text.trim();
     text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok())?
+}
+
+/// Two different ports.
+pub(crate) struct TwoPorts;
+
+impl Kind for TwoPorts {
+    type Value = [u16; 2];
+
+    fn expected(&self) -> String {
+        "two different ports such as [3478, 3479]".into()
+    }
+
+    fn read(&self, at: &At<'_>, report: &mut Report<'_>) -> Option<[u16; 2]> {
+        or_refuse(self, at, report, |value| {
+            let items = value.as_array()?;
+            let port = |i: usize| {
+                let port = u16::try_from(integer(items.get(i)?.get_ref())?).ok()?;
+                (port > 0).then_some(port)
+            };
+            let (first, second) = (port(0)?, port(1)?);
+            (items.len() == 2 && first != second).then_some([first, second])
+        })
+    }
+
+    fn write(&self, [first, second]: &[u16; 2]) -> Option<String> {
+        Some(format!("[{first}, {second}]"))
+    }
 }

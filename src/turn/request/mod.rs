@@ -5,6 +5,7 @@ mod allocate;
 mod binding;
 mod channel_bind;
 mod create_permission;
+mod discovery;
 mod opening;
 mod refresh;
 

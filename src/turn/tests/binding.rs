@@ -69,10 +69,10 @@ fn rfc8489_12_binding_ignores_credentials() {
 #[test]
 fn rfc8489_6_3_1_unknown_required_attributes_of_binding_are_listed_in_420() {
     let mut b = Bench::new();
-    let request = binding().raw(0x0003, &[0; 4]).raw(0x7f01, b"").raw(0x0003, b"twice");
+    let request = binding().raw(0x0024, &[0; 4]).raw(0x7f01, b"").raw(0x0024, b"twice");
     let reply = b.ask(client(1), request.bytes());
     assert_eq!(reply.code(), 420);
-    assert_eq!(reply.unknown(), [0x0003, 0x7f01]);
+    assert_eq!(reply.unknown(), [0x0024, 0x7f01]);
     assert!(!reply.has(Attribute::Software));
 }
 

@@ -12,6 +12,7 @@ mod challenge;
 mod channel;
 mod classic;
 mod data;
+mod discovery;
 mod even_port;
 mod expiry;
 mod external;
@@ -35,9 +36,9 @@ use wire::{Reply, Request, allocate};
 
 use super::policy::{OwnAddresses, Policy};
 use super::{
-    AuthSettings, Client, DefaultFamily, DropReason, Event, ExpiryCheck, Forward, Input, Lifetimes,
-    Limits, Link, LookupName, MAX_REPLY, Output, PortRequest, RelayAddress, RelayId, RelaySettings,
-    Route, Server, Settings, Shard, ShardMessage, Ticket, Verdict,
+    AuthSettings, Client, DefaultFamily, DropReason, Event, ExpiryCheck, Forward, HostAddress,
+    Input, Lifetimes, Limits, Link, LookupName, MAX_REPLY, Output, PortRequest, RelayId,
+    RelaySettings, Route, Server, Settings, Shard, ShardMessage, Ticket, Verdict,
 };
 use crate::auth::{Algorithm, Directory, Key, Secret, StoredKeys, User, userhash};
 use crate::net::{Family, FiveTuple, HashSeed, Now, PeerAddr, RelayedAddr, Transport};
@@ -113,6 +114,7 @@ fn settings() -> Settings {
             default_family: DefaultFamily::V4,
         },
         policy: Policy::new(&[], &[], &OwnAddresses::default(), 49_152..=65_535),
+        discovery: None,
         rfc3489: false,
         rfc5766_channels: false,
         software: Some(SOFTWARE.into()),
@@ -121,13 +123,13 @@ fn settings() -> Settings {
     settings
 }
 
-fn relay_address(local: &str, advertised: &str) -> RelayAddress {
-    RelayAddress { local: local.parse().unwrap(), advertised: advertised.parse().unwrap() }
+fn relay_address(local: &str, advertised: &str) -> HostAddress {
+    HostAddress { local: local.parse().unwrap(), advertised: advertised.parse().unwrap() }
 }
 
 /// Sets the relay addresses, and the policy that goes with them: the
 /// documentation networks of the peers are allowed.
-fn relay_on(settings: &mut Settings, addresses: &[RelayAddress]) {
+fn relay_on(settings: &mut Settings, addresses: &[HostAddress]) {
     let allow = ["198.51.100.0/24", "2001:db8:99::/48"].map(|net| net.parse().unwrap());
     let own = OwnAddresses {
         relays: addresses.to_vec(),
@@ -142,6 +144,7 @@ fn relay_on(settings: &mut Settings, addresses: &[RelayAddress]) {
 #[derive(Debug)]
 enum Outcome {
     Reply(Reply),
+    ReplyFrom { reply: Reply, server: SocketAddr, client: SocketAddr },
     Queued,
     Carried(Carried),
     Dropped(DropReason),
@@ -175,7 +178,7 @@ impl Carried {
 /// What the shell has and what it was told.
 #[derive(Default)]
 struct Shell {
-    addresses: Vec<RelayAddress>,
+    addresses: Vec<HostAddress>,
     /// The lowest port of its range, which is even.
     first_port: u16,
     sockets: BTreeMap<RelayId, RelayedAddr>,
@@ -299,6 +302,18 @@ impl Bench {
         reply
     }
 
+    /// The same for an answer that leaves from another address of the server, or
+    /// goes to another port of the client: from where, and where to.
+    fn ask_around(&mut self, from: Client, packet: &[u8]) -> (Reply, SocketAddr, SocketAddr) {
+        match self.deliver(from, packet) {
+            Outcome::ReplyFrom { reply, server, client } => {
+                assert_eq!(reply.bytes[4..20], packet[4..20], "of the same transaction");
+                (reply, server, client)
+            }
+            other => panic!("not another way: {other:?}"),
+        }
+    }
+
     /// The same for a packet that must not be answered, or even noticed.
     fn dropped(&mut self, from: Client, packet: &[u8]) -> DropReason {
         match self.deliver(from, packet) {
@@ -346,6 +361,10 @@ impl Bench {
             Verdict::Reply { len } => {
                 reply.truncate(len);
                 Outcome::Reply(Reply { bytes: reply })
+            }
+            Verdict::ReplyFrom { len, server, client } => {
+                reply.truncate(len);
+                Outcome::ReplyFrom { reply: Reply { bytes: reply }, server, client }
             }
             Verdict::Queued => Outcome::Queued,
             Verdict::Drop(reason) => Outcome::Dropped(reason),
