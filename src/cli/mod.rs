@@ -8,6 +8,7 @@
 mod check;
 mod credentials;
 mod explain;
+mod generate;
 mod serve;
 
 use std::fmt::Display;
@@ -48,6 +49,8 @@ enum Command {
     Credentials(credentials::Args),
     /// Tell whether a peer may be reached, and which rule says so
     Explain(explain::Args),
+    /// Make man pages and shell completions
+    Generate(generate::Args),
 }
 
 /// Entry point of the binary.
@@ -61,6 +64,7 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Credentials(args) => credentials::run(args),
         Command::Explain(args) => explain::run(args),
+        Command::Generate(args) => generate::run(args),
     };
     match done {
         Ok(()) => Exit::Ok.into(),
