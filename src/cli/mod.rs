@@ -8,6 +8,8 @@
 mod check;
 mod credentials;
 mod explain;
+mod probe;
+mod resolve;
 mod serve;
 
 use std::fmt::Display;
@@ -48,6 +50,8 @@ enum Command {
     Credentials(credentials::Args),
     /// Tell whether a peer may be reached, and which rule says so
     Explain(explain::Args),
+    /// Diagnose a STUN or TURN server end to end
+    Probe(probe::Args),
 }
 
 /// Entry point of the binary.
@@ -61,6 +65,7 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Credentials(args) => credentials::run(args),
         Command::Explain(args) => explain::run(args),
+        Command::Probe(args) => return probe::run(args),
     };
     match done {
         Ok(()) => Exit::Ok.into(),
