@@ -105,8 +105,11 @@ impl Far<'_> {
             Self::Socket(socket) => {
                 let mut buffer = [0; BUFFER];
                 match socket.recv(&mut buffer).await {
-                    // Losing it is what loss is measured by.
-                    Ok(length) => socket.try_send(&buffer[..length]).map_or(Ok(()), |_| Ok(())),
+                    Ok(length) => {
+                        // What cannot be sent counts as lost.
+                        let _ = socket.try_send(&buffer[..length]);
+                        Ok(())
+                    }
                     Err(error) if error.kind() == ErrorKind::ConnectionRefused => Ok(()),
                     Err(error) => Err(error.into()),
                 }

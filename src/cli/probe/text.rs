@@ -6,7 +6,7 @@ use super::super::{Failure, print};
 use super::report::{Report, Step};
 
 /// Where hints begin: below the details.
-const INDENT: usize = 41;
+const INDENT: usize = 42;
 
 /// Standard output, unless JSON is wanted: that comes at the end and alone.
 pub(super) struct Console {
