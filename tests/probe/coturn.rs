@@ -52,7 +52,8 @@ fn stun_only() {
 fn peers_that_are_denied() {
     let Some(server) = Coturn::start("coturn::peers_that_are_denied", &[]) else { return };
     let run = probe_as_alice(&server.uri(), &[]);
-    run.ends_with(1).found("peer", "relay-untested", "another network");
+    run.ends_with(1).found("permission", "own-relay-refused", "both use this server");
+    run.found("peer", "relay-untested", "another network");
 }
 
 /// A running `turnserver` on loopback, in an address space of its own.

@@ -16,7 +16,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use tokio::net::UdpSocket;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::finding::{Finding, is_special};
 use super::link::{self, Identity, Link, LinkError, Socket, now};
@@ -33,6 +33,13 @@ use crate::net::{Family, Transport};
 const FEW: usize = 10;
 /// More than this part of packets lost is worth a warning.
 const TOLERATED_LOSS: f64 = 0.02;
+
+/// How long a server may take to let go of an allocation: coturn takes a second.
+const RELEASE: Duration = Duration::from_secs(3);
+/// How often it is asked.
+const ASK: Duration = Duration::from_millis(100);
+/// Insufficient Capacity (RFC 8656 section 19).
+const NO_PORT: u16 = 508;
 
 /// What all ways have in common.
 pub(super) struct Settings {
@@ -125,7 +132,7 @@ impl Walk<'_> {
             release_quietly(&mut second.link).await;
         }
         self.refresh(&mut first.link).await?;
-        self.release(&mut first.link).await?;
+        self.release(&mut first).await?;
         relayed.map(|()| None)
     }
 
@@ -146,14 +153,12 @@ impl Walk<'_> {
             }
         };
         self.path.mapped = Some(mapped);
-        self.path.software = link.tap().software().map(str::to_owned);
         let nat = if mapped == link.local() {
             "no NAT in between".to_owned()
         } else {
             format!("NAT in between: {} here", link.local())
         };
-        let software = self.path.software.as_ref();
-        let software = software.map(|name| format!("; server: {name}")).unwrap_or_default();
+        let software = self.software(link);
         self.went_well("binding", started, format!("you are {mapped}, {nat}{software}"));
         Ok(())
     }
@@ -178,7 +183,8 @@ impl Walk<'_> {
         match failure.code {
             401 if link.tap().is_challenge() => {
                 let realm = link.tap().realm().unwrap_or_default();
-                let detail = format!("refused without credentials, realm \"{realm}\"");
+                let software = self.software(link);
+                let detail = format!("refused without credentials, realm \"{realm}\"{software}");
                 self.went_well("challenge", started, detail);
                 Ok(None)
             }
@@ -217,8 +223,13 @@ impl Walk<'_> {
             }
             Err(error) => return self.broke("allocate", started, &error),
         };
+        let detail = format!("{}{}", describe_allocation(&granted), self.software(&link));
+        // Who asks for no family wants IPv4, as browsers do, and would be refused.
+        if granted.address_error == Some((Family::V4, NO_PORT)) {
+            release_quietly(&mut link).await;
+            return self.fails("allocate", started, &detail, Finding::NoPort);
+        }
         self.path.relayed.clone_from(&granted.relayed);
-        let detail = describe_allocation(&granted);
         let unusable = |ip| Finding::of_relayed_address(ip, server.ip());
         match granted.relayed.iter().find_map(|relayed| unusable(relayed.ip())) {
             Some(finding) => self.found("allocate", started, detail, finding),
@@ -467,32 +478,49 @@ impl Walk<'_> {
         }
     }
 
-    /// Gives the allocation back, and asks once more whether it is gone.
-    async fn release(&mut self, link: &mut Link) -> Result<(), Stop> {
+    /// Gives the allocation back, and asks until it is gone: first by a request that,
+    /// unlike Refresh, does not bring back to life what is about to end.
+    async fn release(&mut self, first: &mut Allocation) -> Result<(), Stop> {
         let started = Instant::now();
+        let Allocation { link, relayed } = first;
         let transaction = link.client().refresh(now(), Some(Duration::ZERO), None);
         match link.finish(transaction).await {
             // 437 answers the copy of a request whose answer was lost.
             Ok(_) | Err(LinkError::Refused(Failure { code: 437, .. })) => {}
             Err(error) => return self.broke("release", started, &error),
         }
+        let asked = Instant::now();
+        while is_still_there(permit(link, relayed[0]).await) && asked.elapsed() < RELEASE {
+            sleep(ASK).await;
+        }
         let transaction = link.client().refresh(now(), None, None);
         match link.finish(transaction).await {
-            Err(LinkError::Refused(Failure { code: 437, .. })) => {
-                self.went_well("release", started, "437 afterwards, as it should be".to_owned());
+            Err(LinkError::Refused(failure)) if failure.code == 437 => {
+                let detail = format!("afterwards {}, as it should be", refusal(&failure));
+                self.went_well("release", started, detail);
             }
             Err(LinkError::Closed) => {
-                self.went_well("release", started, "the server hangs up afterwards".to_owned());
+                self.went_well("release", started, "the server hangs up".to_owned());
             }
-            Ok(_) => {
-                let detail = "it can still be refreshed".to_owned();
+            Ok(_) | Err(LinkError::Refused(_)) => {
+                release_quietly(link).await;
+                let detail = "it is still there".to_owned();
                 self.found("release", started, detail, Finding::NotReleased);
             }
-            Err(error) => {
-                self.found("release", started, describe(&error), Finding::NotReleased);
-            }
+            Err(error) => return self.broke("release", started, &error),
         }
         Ok(())
+    }
+
+    /// What the server calls itself, the first time that it does.
+    fn software(&mut self, link: &Link) -> String {
+        match link.tap().software() {
+            Some(name) if self.path.software.is_none() => {
+                self.path.software = Some(name.to_owned());
+                format!("; server: {name}")
+            }
+            _ => String::new(),
+        }
     }
 
     fn keep(&mut self, statistics: &Statistics) {
@@ -666,6 +694,15 @@ async fn allocate_as(link: &mut Link, allocate: Allocate) -> Result<Allocated, L
 async fn permit(link: &mut Link, peer: SocketAddr) -> Result<(), LinkError> {
     let transaction = link.client().create_permission(now(), &[peer]);
     link.finish(transaction).await.map(|_| ())
+}
+
+/// What CreatePermission tells of an allocation: granted, or refused for the peer.
+fn is_still_there(permitted: Result<(), LinkError>) -> bool {
+    match permitted {
+        Ok(()) => true,
+        Err(LinkError::Refused(failure)) => failure.code == 403,
+        Err(_) => false,
+    }
 }
 
 async fn bind_channel(link: &mut Link, peer: SocketAddr) -> Result<u16, LinkError> {
