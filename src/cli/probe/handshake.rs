@@ -13,8 +13,9 @@ use super::certificate::Certificate;
 use super::finding::Finding;
 use super::link::{self, Identity, Link, LinkError, Socket, now};
 use super::tap::Speaker;
+use super::tell::describe;
 use super::tls::{Broken, Handshake, agreement};
-use super::walk::{Stop, Walk, describe, stream};
+use super::walk::{Stop, Walk, stream};
 use crate::net::Transport;
 
 /// How long a second look may take.

@@ -3,14 +3,14 @@
 //! | file | room |
 //! |---|---|
 //! | `walk`, `handshake` | the steps of one way to the server, in order |
-//! | `relay` | numbered packets through the relay |
+//! | `requests`, `relay` | what the steps ask, and numbered packets through the relay |
 //! | `link`, `tap`, `tls` | sockets: one five-tuple and its sans-IO client, who answers, TLS |
-//! | `finding` | everything that can be found: name, exit code, hint |
+//! | `finding`, `hints` | everything that can be found: exit code, name, hint |
 //! | `report`, `outcome` | what was found, as data, and what it comes to |
-//! | `text`, `browser` | the report for people, and what a browser makes of the server |
+//! | `tell`, `text`, `browser` | steps as they happen, the report for people, what a browser makes of it |
 //! | `statistics`, `certificate`, `calendar` | numbers, names and times |
 //!
-//! `link`, `tls`, `relay`, `walk` and `handshake` do IO; the rest is pure.
+//! `link`, `tls`, `relay`, `requests`, `walk` and `handshake` do IO; the rest is pure.
 //!
 //! # JSON
 //!
@@ -27,12 +27,15 @@ mod calendar;
 mod certificate;
 mod finding;
 mod handshake;
+mod hints;
 mod link;
 mod outcome;
 mod relay;
 mod report;
+mod requests;
 mod statistics;
 mod tap;
+mod tell;
 mod text;
 mod tls;
 mod walk;

@@ -21,12 +21,13 @@ use tokio::time::{Instant, sleep};
 use super::finding::{Finding, is_special};
 use super::link::{self, Identity, Link, LinkError, Socket, now};
 use super::relay::{Far, knock, measure};
-use super::report::{Path, Step, Verdict};
-use super::statistics::{Statistics, milliseconds};
-use super::tap::Speaker;
+use super::report::Path;
+use super::requests::{allocate, bind_channel, is_still_there, permit, release_quietly};
+use super::statistics::Statistics;
+use super::tell::{describe, refusal};
 use super::text::Console;
 use super::tls::Trust;
-use crate::client::{Allocate, Allocated, Event, Failure, Problem, Uri};
+use crate::client::{Allocate, Allocated, Event, Failure, Uri};
 use crate::net::{Family, Transport};
 
 /// Packets for a peer of which nothing but "does it pass" is wanted.
@@ -71,8 +72,8 @@ pub(super) struct Stop;
 pub(super) struct Walk<'a> {
     pub(super) settings: &'a Settings,
     pub(super) transport: Transport,
-    console: &'a mut Console,
-    path: Path,
+    pub(super) console: &'a mut Console,
+    pub(super) path: Path,
 }
 
 /// An allocation and the five-tuple it belongs to.
@@ -530,131 +531,6 @@ impl Walk<'_> {
     }
 }
 
-/// Telling of steps.
-impl Walk<'_> {
-    pub(super) fn went_well(&mut self, name: &'static str, started: Instant, detail: String) {
-        self.tell(name, started, Verdict::Ok, detail, None);
-    }
-
-    pub(super) fn found(
-        &mut self,
-        name: &'static str,
-        started: Instant,
-        detail: String,
-        finding: Finding,
-    ) {
-        self.tell(name, started, finding.verdict(), detail, Some(finding));
-    }
-
-    /// A failure that the person has asked to overlook.
-    pub(super) fn overlooked(
-        &mut self,
-        name: &'static str,
-        started: Instant,
-        detail: String,
-        finding: Finding,
-    ) {
-        self.tell(name, started, Verdict::Warn, detail, Some(finding));
-    }
-
-    /// A finding that ends the way if it is a failure.
-    fn stops(
-        &mut self,
-        name: &'static str,
-        started: Instant,
-        detail: String,
-        finding: Finding,
-    ) -> Result<(), Stop> {
-        let fails = finding.verdict() == Verdict::Fail;
-        self.found(name, started, detail, finding);
-        if fails { Err(Stop) } else { Ok(()) }
-    }
-
-    pub(super) fn fails<T>(
-        &mut self,
-        name: &'static str,
-        started: Instant,
-        detail: &str,
-        finding: Finding,
-    ) -> Result<T, Stop> {
-        self.found(name, started, detail.to_owned(), finding);
-        Err(Stop)
-    }
-
-    /// A step that ended without an answer, or with a refusal that speaks for itself.
-    pub(super) fn broke<T>(
-        &mut self,
-        name: &'static str,
-        started: Instant,
-        error: &LinkError,
-    ) -> Result<T, Stop> {
-        let finding = self.judge(error);
-        self.fails(name, started, &describe(error), finding)
-    }
-
-    fn skipped(&mut self, name: &'static str, started: Instant, detail: String) {
-        self.tell(name, started, Verdict::Skipped, detail, None);
-    }
-
-    fn tell(
-        &mut self,
-        name: &'static str,
-        started: Instant,
-        verdict: Verdict,
-        detail: String,
-        finding: Option<Finding>,
-    ) {
-        let ms = milliseconds(started.elapsed());
-        let hint = finding.as_ref().map(Finding::hint);
-        let step = Step { name, verdict, ms, detail, finding, hint };
-        self.console.step(&step);
-        self.path.steps.push(step);
-    }
-
-    /// What an error means on its own.
-    pub(super) fn judge(&self, error: &LinkError) -> Finding {
-        match error {
-            LinkError::Silent => Finding::Silent(self.transport),
-            LinkError::OutOfTime => Finding::OutOfTime,
-            LinkError::PortClosed => Finding::PortClosed(self.transport),
-            LinkError::Closed => Finding::Closed,
-            LinkError::NoRoute => Finding::NoRoute,
-            LinkError::Io(_) => Finding::SocketError,
-            LinkError::Foreign(Speaker::Tls) => Finding::TlsOnPlainPort,
-            LinkError::Foreign(Speaker::Http) => Finding::Http,
-            LinkError::Foreign(_) => Finding::NotStun,
-            LinkError::Unusable(
-                Problem::IntegrityMismatch | Problem::IntegrityMissing { .. } | Problem::BidDown,
-            ) => Finding::BadIntegrity,
-            LinkError::Unusable(_) => Finding::NotStun,
-            LinkError::Refused(failure) => {
-                Finding::of_code(failure.code, &failure.unknown_attributes)
-            }
-        }
-    }
-}
-
-/// What happened, in a few words.
-pub(super) fn describe(error: &LinkError) -> String {
-    match error {
-        LinkError::Silent => "no answer".to_owned(),
-        LinkError::OutOfTime => "no time left".to_owned(),
-        LinkError::PortClosed => "connection refused".to_owned(),
-        LinkError::Closed => "connection closed".to_owned(),
-        LinkError::NoRoute => "network unreachable".to_owned(),
-        LinkError::Io(error) => error.to_string(),
-        LinkError::Foreign(Speaker::Tls) => "TLS answers".to_owned(),
-        LinkError::Foreign(Speaker::Http) => "HTTP answers".to_owned(),
-        LinkError::Foreign(_) => "the answer is not STUN".to_owned(),
-        LinkError::Unusable(why) => why.to_string(),
-        LinkError::Refused(failure) => refusal(failure),
-    }
-}
-
-fn refusal(failure: &Failure) -> String {
-    format!("{} {}", failure.code, failure.reason).trim_end().to_owned()
-}
-
 fn refused(failure: &Failure, credentials: &Credentials, realm: Option<&str>) -> Finding {
     match failure.code {
         401 => Finding::of_refused_credentials(
@@ -665,58 +541,6 @@ fn refused(failure: &Failure, credentials: &Credentials, realm: Option<&str>) ->
         ),
         code => Finding::of_code(code, &failure.unknown_attributes),
     }
-}
-
-/// Allocates in both families where that is to be had, else in the server's own.
-async fn allocate(link: &mut Link) -> Result<Allocated, LinkError> {
-    let both = Allocate { additional_family: Some(Family::V6), ..Allocate::default() };
-    let v6 = Allocate { family: Some(Family::V6), ..Allocate::default() };
-    let mut last = allocate_as(link, both).await;
-    for allocate in [Allocate::default(), v6] {
-        match &last {
-            Err(LinkError::Refused(failure)) if matches!(failure.code, 400 | 420 | 440) => {
-                last = allocate_as(link, allocate).await;
-            }
-            _ => break,
-        }
-    }
-    last
-}
-
-async fn allocate_as(link: &mut Link, allocate: Allocate) -> Result<Allocated, LinkError> {
-    let transaction = link.client().allocate(now(), allocate);
-    match link.finish(transaction).await? {
-        Event::Allocated(allocated) => Ok(allocated),
-        _ => Err(LinkError::Unusable(Problem::Missing("XOR-RELAYED-ADDRESS"))),
-    }
-}
-
-async fn permit(link: &mut Link, peer: SocketAddr) -> Result<(), LinkError> {
-    let transaction = link.client().create_permission(now(), &[peer]);
-    link.finish(transaction).await.map(|_| ())
-}
-
-/// What CreatePermission tells of an allocation: granted, or refused for the peer.
-fn is_still_there(permitted: Result<(), LinkError>) -> bool {
-    match permitted {
-        Ok(()) => true,
-        Err(LinkError::Refused(failure)) => failure.code == 403,
-        Err(_) => false,
-    }
-}
-
-async fn bind_channel(link: &mut Link, peer: SocketAddr) -> Result<u16, LinkError> {
-    let transaction = link.client().channel_bind(now(), None, peer);
-    match link.finish(transaction).await? {
-        Event::ChannelBound { channel, .. } => Ok(channel),
-        _ => Err(LinkError::Unusable(Problem::Missing("CHANNEL-NUMBER"))),
-    }
-}
-
-/// Gives an allocation back that nobody is to hear of.
-async fn release_quietly(link: &mut Link) {
-    let transaction = link.client().refresh(now(), Some(Duration::ZERO), None);
-    let _ = link.finish(transaction).await;
 }
 
 fn same_family(addresses: &[SocketAddr], other: SocketAddr) -> Option<SocketAddr> {
