@@ -9,6 +9,8 @@ mod check;
 mod credentials;
 mod explain;
 mod generate;
+mod probe;
+mod resolve;
 mod serve;
 
 use std::fmt::Display;
@@ -49,6 +51,8 @@ enum Command {
     Credentials(credentials::Args),
     /// Tell whether a peer may be reached, and which rule says so
     Explain(explain::Args),
+    /// Diagnose a STUN or TURN server end to end
+    Probe(probe::Args),
     /// Make man pages and shell completions
     Generate(generate::Args),
 }
@@ -64,6 +68,7 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Credentials(args) => credentials::run(args),
         Command::Explain(args) => explain::run(args),
+        Command::Probe(args) => return probe::run(args),
         Command::Generate(args) => generate::run(args),
     };
     match done {
