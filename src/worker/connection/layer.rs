@@ -1,0 +1,174 @@
+//! What lies between the bytes of a connection and STUN.
+
+use std::io::{self, IoSlice};
+
+use super::OutQueue;
+use crate::io::{Arena, Outgoing, ReadOutcome, StreamBatch, TcpStream};
+use crate::tls::{self, MAX_PLAINTEXT, State};
+
+/// Frames put into one record, as long as they fit: a record costs more than the
+/// bytes in it.
+const FRAMES_PER_RECORD: usize = 16;
+
+/// Pieces of a frame: header, body, padding.
+const PIECES: usize = 3;
+
+/// What was found at the front of a connection.
+pub(in crate::worker) enum Layer {
+    /// Nothing yet: too few bytes have come to tell.
+    Unknown,
+    /// STUN and ChannelData.
+    Plain,
+    /// The same within TLS.
+    Tls(Box<Tls>),
+}
+
+/// A session, and what of it the kernel did not take.
+pub(in crate::worker) struct Tls {
+    session: tls::Session,
+    unsent: Vec<u8>,
+}
+
+/// Room for one write, made once and used for any number of connections.
+pub(in crate::worker) struct Scratch {
+    pub(super) batch: StreamBatch,
+    cipher: Vec<u8>,
+}
+
+impl Scratch {
+    pub(in crate::worker) fn new() -> Self {
+        Self { batch: StreamBatch::new(), cipher: Vec::new() }
+    }
+}
+
+/// A stream that is over, in one way or another.
+fn over(why: tls::Error) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, why)
+}
+
+impl Tls {
+    pub(super) fn new(session: tls::Session) -> Self {
+        Self { session, unsent: Vec::new() }
+    }
+
+    /// Whether the kernel has taken everything.
+    pub(super) fn is_written(&self) -> bool {
+        self.unsent.is_empty()
+    }
+
+    /// Reads once, at most what `cipher` holds, and appends the plaintext to
+    /// `plain`. What the session has to say to it is written.
+    pub(super) fn read(
+        &mut self,
+        stream: &TcpStream,
+        cipher: &mut [u8],
+        plain: &mut Vec<u8>,
+        scratch: &mut Scratch,
+    ) -> io::Result<ReadOutcome> {
+        match stream.read(cipher)? {
+            ReadOutcome::Data(len) => self.take(stream, &cipher[..len], plain, scratch),
+            outcome => Ok(outcome),
+        }
+    }
+
+    /// The same with bytes that were read already.
+    pub(super) fn take(
+        &mut self,
+        stream: &TcpStream,
+        cipher: &[u8],
+        plain: &mut Vec<u8>,
+        scratch: &mut Scratch,
+    ) -> io::Result<ReadOutcome> {
+        let received = self.session.receive(cipher, plain);
+        scratch.cipher.clear();
+        self.session.write(&mut scratch.cipher);
+        let written = self.write(stream, &scratch.cipher);
+        // The alert has gone, as far as it could.
+        let state = received.map_err(over)?;
+        written?;
+        Ok(if state == State::Closed { ReadOutcome::Closed } else { ReadOutcome::Data(cipher.len()) })
+    }
+
+    /// Writes as many of the messages as the kernel takes right away; returns how
+    /// many. The rest is still plaintext, and may be dropped.
+    pub(super) fn send(
+        &mut self,
+        stream: &TcpStream,
+        scratch: &mut Scratch,
+        arena: &Arena,
+        messages: &[Outgoing],
+        order: &[u32],
+    ) -> io::Result<usize> {
+        let mut taken = 0;
+        while taken < order.len() && self.is_written() {
+            let mut pieces = [IoSlice::new(&[]); FRAMES_PER_RECORD * PIECES];
+            let (mut count, mut len) = (0, 0);
+            for &index in order[taken..].iter().take(FRAMES_PER_RECORD) {
+                let message = &messages[index as usize];
+                len += message.wire_len();
+                if count > 0 && len > MAX_PLAINTEXT {
+                    break;
+                }
+                for (slot, piece) in pieces[count * PIECES..].iter_mut().zip(message.pieces(arena)) {
+                    *slot = IoSlice::new(piece);
+                }
+                count += 1;
+            }
+            scratch.cipher.clear();
+            let sent = self.session.send(&mut pieces[..count * PIECES], &mut scratch.cipher);
+            sent.map_err(over)?;
+            self.write(stream, &scratch.cipher)?;
+            taken += count;
+        }
+        Ok(taken)
+    }
+
+    /// Writes what is left over, then what waits in the queue.
+    pub(super) fn drain(&mut self, stream: &TcpStream, queue: &mut OutQueue) -> io::Result<()> {
+        loop {
+            let rest = std::mem::take(&mut self.unsent);
+            self.write(stream, &rest)?;
+            let waiting = queue.front();
+            if !self.is_written() || waiting.is_empty() {
+                return Ok(());
+            }
+            let len = waiting.len().min(MAX_PLAINTEXT);
+            let sent = self.session.send(&mut [IoSlice::new(&waiting[..len])], &mut self.unsent);
+            sent.map_err(over)?;
+            queue.consume(len);
+        }
+    }
+
+    /// Writes bytes of the application as they are, without a queue; those that
+    /// the kernel does not take wait here.
+    pub(in crate::worker) fn send_raw(
+        &mut self,
+        stream: &TcpStream,
+        bytes: &[u8],
+        scratch: &mut Scratch,
+    ) -> io::Result<()> {
+        scratch.cipher.clear();
+        let sent = self.session.send(&mut [IoSlice::new(bytes)], &mut scratch.cipher);
+        sent.map_err(over)?;
+        self.write(stream, &scratch.cipher)
+    }
+
+    /// Says goodbye, as far as the kernel takes it.
+    pub(super) fn close(&mut self, stream: &TcpStream) {
+        self.session.close();
+        let mut farewell = std::mem::take(&mut self.unsent);
+        self.session.write(&mut farewell);
+        // The connection is closed in any case.
+        let _ = stream.write(&farewell);
+    }
+
+    fn write(&mut self, stream: &TcpStream, cipher: &[u8]) -> io::Result<()> {
+        let sent = if self.is_written() && !cipher.is_empty() { stream.write(cipher)? } else { 0 };
+        self.unsent.extend_from_slice(&cipher[sent..]);
+        if self.unsent.is_empty() {
+            // A client that was slow once need not cost memory for ever.
+            self.unsent = Vec::new();
+        }
+        Ok(())
+    }
+}
