@@ -8,6 +8,7 @@
 mod check;
 mod credentials;
 mod explain;
+mod nat;
 mod serve;
 
 use std::fmt::Display;
@@ -48,6 +49,8 @@ enum Command {
     Credentials(credentials::Args),
     /// Tell whether a peer may be reached, and which rule says so
     Explain(explain::Args),
+    /// Tell which NAT this host is behind
+    Nat(nat::Args),
 }
 
 /// Entry point of the binary.
@@ -61,6 +64,7 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Credentials(args) => credentials::run(args),
         Command::Explain(args) => explain::run(args),
+        Command::Nat(args) => return nat::run(&args),
     };
     match done {
         Ok(()) => Exit::Ok.into(),
