@@ -24,7 +24,7 @@ const PUBLIC_SERVER: &str = "stunserver2025.stunprotocol.org:3478";
 Exit codes and JSON fields: sturn nat --help", after_long_help = long_help())]
 pub(super) struct Args {
     /// STUN server to ask, best one with RFC 5780; without one, a public server
-    #[arg(value_name = "HOST[:PORT]", env = "STURN_SERVER", default_value = PUBLIC_SERVER,
+    #[arg(value_name = "HOST[:PORT]", env = "STURN_SERVER", hide_env_values = true, default_value = PUBLIC_SERVER,
           value_parser = Place::parse)]
     server: Place,
     /// Another STUN server, to learn the mapping where the first has one address only
@@ -84,7 +84,7 @@ pub(super) fn run(args: &Args) -> ExitCode {
         Ok(report) => Told {
             name,
             outcome: nat::classify(&report),
-            problem: problem(&report, args.timeout),
+            problem: problem(&report),
             report: Some(report),
         },
         Err(Stopped { outcome, problem }) => {
@@ -176,7 +176,7 @@ fn announce(args: &Args, question: &Question, binding: &Binding) {
 }
 
 /// What is in the way, if it is not a NAT.
-fn problem(report: &Report, timeout: Duration) -> Option<String> {
+fn problem(report: &Report) -> Option<String> {
     match &report.contact {
         Contact::Udp => report.misrouted.map(|misrouted| {
             format!("the server is misconfigured: {misrouted}; no class can be told with it")
@@ -184,11 +184,11 @@ fn problem(report: &Report, timeout: Duration) -> Option<String> {
         Contact::TcpOnly { port } => {
             Some(format!("no answer over UDP, but one over TCP at port {port}"))
         }
-        Contact::Nothing => Some(format!(
-            "no answer over UDP or TCP within {}: the server is down, or a firewall drops \
-             everything",
-            format_duration(timeout)
-        )),
+        Contact::Nothing => Some(
+            "nothing answers, neither over UDP nor over TCP: the server is down, or a firewall \
+             drops everything"
+                .to_owned(),
+        ),
         Contact::Local { why } => Some(format!("this system cannot send: {why}")),
         Contact::Misbehaves(how) => Some(format!("not usable as a STUN server here: {how}")),
     }

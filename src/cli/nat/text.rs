@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use crate::config::format_duration;
 use crate::nat::{
-    Contact, Finding, Fragments, Lifetime, Outcome, Pooling, Ports, Report, Unknown, calls,
-    classify,
+    Contact, Finding, Lifetime, Outcome, Pooling, Ports, Report, Unknown, calls, classify,
 };
 
 /// Width of what stands before a comma or a line's end, for the words of `calls`.
@@ -42,7 +41,7 @@ fn facts(page: &mut Page, report: &Report) {
     }
     page.line("ports", words(report.ports, ports));
     page.line("hairpin", words(report.hairpin, |h| h.text().into()));
-    page.line("fragments", fragments(report));
+    fragments(page, report);
     let tcp = words(report.tcp_mapping, |m| format!("{} mapping", m.text()));
     page.line("TCP", tcp);
     if report.lifetime != Finding::Unknown(Unknown::NotTested) {
@@ -86,21 +85,15 @@ fn ports(ports: Ports) -> String {
     format!("{start} ({preserved} of {sockets} preserved), {parity}")
 }
 
-fn fragments(report: &Report) -> String {
-    let (out, back) = (report.request_fragments, report.response_fragments);
-    match (out, back) {
-        (Finding::Known(Fragments::Pass), Finding::Known(Fragments::Pass)) => {
-            "pass both ways".to_owned()
-        }
-        (Finding::Known(Fragments::Drop), Finding::Known(Fragments::Drop)) => {
-            "dropped both ways".to_owned()
-        }
-        _ => format!(
-            "to the server: {}; back: {}",
-            words(out, |f| f.text().into()),
-            words(back, |f| f.text().into())
-        ),
+fn fragments(page: &mut Page, report: &Report) {
+    let [out, back] = [report.request_fragments, report.response_fragments]
+        .map(|finding| words(finding, |f| f.text().into()));
+    if out == back {
+        page.line("fragments", format!("{out} both ways"));
+        return;
     }
+    page.line("fragments", format!("to the server: {out}"));
+    page.line("", format!("back: {back}"));
 }
 
 fn lifetime(lifetime: Lifetime) -> String {
