@@ -99,7 +99,7 @@ pub enum Parity {
 impl Parity {
     /// Whether a port is of this parity.
     pub fn fits(self, port: u16) -> bool {
-        (port % 2 == 0) == (self == Self::Even)
+        port.is_multiple_of(2) == (self == Self::Even)
     }
 }
 

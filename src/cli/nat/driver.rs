@@ -235,10 +235,10 @@ async fn read_udp(id: SocketId, socket: Arc<UdpSocket>, events: mpsc::UnboundedS
     let mut buffer = vec![0; DATAGRAM];
     loop {
         // An error is news about an earlier datagram; the socket goes on.
-        if let Ok((length, from)) = socket.recv_from(&mut buffer).await {
-            if events.send(Event::Received(id, from, buffer[..length].to_vec())).is_err() {
-                return;
-            }
+        if let Ok((length, from)) = socket.recv_from(&mut buffer).await
+            && events.send(Event::Received(id, from, buffer[..length].to_vec())).is_err()
+        {
+            return;
         }
     }
 }

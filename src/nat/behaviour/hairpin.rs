@@ -2,8 +2,9 @@
 //! other at their mapped addresses?
 //!
 //! 1. Two sockets learn their mapped addresses.
-//! 2. Each sends to the other's: so the filter of each has been opened for the
-//!    other, and what stays away does so for want of hairpinning.
+//! 2. Each sends to the other's, which opens the filter of its one mapping for the
+//!    other. Where every destination has a mapping of its own, the filter stays shut
+//!    and "no" is what two applications there would meet.
 //! 3. If nothing arrives, the server is asked once more, so that silence is not
 //!    taken for a "no" while the whole path is silent.
 

@@ -103,7 +103,7 @@ impl MappingTest {
         match mapping(self.first, seen(views.other_address), seen(views.other_both)) {
             Finding::Known(mapping) => Finding::Known(mapping),
             Finding::Unknown(why) => {
-                self.from_second(exchanges, views.second).unwrap_or_else(|| {
+                self.second_opinion(exchanges, views.second).unwrap_or_else(|| {
                     let why =
                         if self.target.other.is_none() { Unknown::NoOtherAddress } else { why };
                     Finding::Unknown(why)
@@ -113,7 +113,7 @@ impl MappingTest {
     }
 
     /// What the second server adds where the first has no other address.
-    fn from_second(
+    fn second_opinion(
         &self,
         exchanges: &Exchanges,
         asked: Option<ExchangeId>,

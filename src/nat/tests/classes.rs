@@ -85,10 +85,10 @@ fn check_hairpin(
     hairpin: Option<bool>,
     what: &str,
 ) {
-    // A new external port for each destination is one that the other socket's
-    // filter has not been opened for.
+    // A mapping of its own for the other socket opens no filter of the one that the
+    // server saw.
     let shut =
-        mapping != Mapping::EndpointIndependent && filtering == Filtering::AddressAndPortDependent;
+        mapping != Mapping::EndpointIndependent && filtering != Filtering::EndpointIndependent;
     let expected = match hairpin {
         Some(true) if !shut => Hairpin::External,
         Some(false) if !shut => Hairpin::Internal,
