@@ -34,6 +34,7 @@ class Report:
 
     def table(self, rows):
         """Prints rows of cells, the first of them the heads of the columns."""
+        rows = list(rows)
         widths = [max(map(len, column)) for column in zip(*rows)]
         for row in rows:
             cells = (cell.ljust(width) for cell, width in zip(row, widths))
