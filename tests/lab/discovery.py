@@ -140,7 +140,12 @@ def rows(cells):
             continue
         wrong = [name for name, (_, right) in row.items() if not right]
         said = (row[name][0] if name in row else "-" for name in JUDGES)
-        yield (access, str(nat.behaviour(access)), *said, "no: " + ", ".join(wrong) if wrong else "yes")
+        yield (
+            access,
+            str(nat.behaviour(access)),
+            *said,
+            "no: " + ", ".join(wrong) if wrong else "yes",
+        )
 
 
 if __name__ == "__main__":

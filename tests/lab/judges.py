@@ -7,7 +7,7 @@ what it is able to tell of it.
 
 import json
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import nat
 from processes import run
@@ -66,14 +66,9 @@ def sturn(server, namespace):
     """`sturn nat` tells everything, also how it ends."""
     ended = run([sturn_binary(), "nat", server, "--json"], SECONDS_TO_JUDGE, namespace)
     verdict = read_sturn(ended)
-    wanted_code = STURN_EXIT_CODES.get(verdict.kind)
-    if ended.code == wanted_code:
+    if ended.code == STURN_EXIT_CODES.get(verdict.kind):
         return verdict
-    return Verdict(
-        verdict.told,
-        kind=f"{verdict.kind} with exit code {ended.code}",
-        evidence=verdict.evidence,
-    )
+    return replace(verdict, kind=f"{verdict.kind} ({ended.ending})")
 
 
 def read_sturn(ended):

@@ -74,8 +74,8 @@ class Lab:
         chain = nat.routers(access)
         self._address_side(side, chain)
         rules = [
-            nat.ruleset(router, place)
-            for router, place in zip(chain, router_places(number(side), len(chain)))
+            nat.ruleset(each, place)
+            for each, place in zip(chain, router_places(number(side), len(chain)))
         ]
         for name, text in zip_longest(("nat", "carrier"), rules, fillvalue="flush ruleset"):
             namespace = self.namespace(f"{name}-{side}")

@@ -47,6 +47,7 @@ class Type:
     def translates(self):
         return self.inside == "private"
 
+
 @dataclass(frozen=True)
 class Router:
     """A type, and whether hosts behind it reach each other by its outside."""

@@ -68,13 +68,16 @@ def expected(pair):
     one, other = map(nat.behaviour, pair)
     if not (one.passes_udp and other.passes_udp):
         return "relay"
-    hides_its_port = lambda each: each.mapping != nat.ENDPOINT_INDEPENDENT  # noqa: E731
-    wants_the_port = lambda each: each.filtering == nat.ADDRESS_AND_PORT_DEPENDENT  # noqa: E731
-    hopeless = any(
-        hides_its_port(each) and wants_the_port(peer)
-        for each, peer in ((one, other), (other, one))
-    )
+    hopeless = hides_port_needed_by(one, other) or hides_port_needed_by(other, one)
     return "relay" if hopeless else "direct"
+
+
+def hides_port_needed_by(one, other):
+    """Whether `other` lets in only a port that `one` does not tell in advance."""
+    return (
+        one.mapping != nat.ENDPOINT_INDEPENDENT
+        and other.filtering == nat.ADDRESS_AND_PORT_DEPENDENT
+    )
 
 
 def connect(lab, server, directory, pair, report):
@@ -83,7 +86,9 @@ def connect(lab, server, directory, pair, report):
         lab.nat(side, access)
     meet = str(Path(directory, "-".join(pair).replace("/", "+")))
     agents = [
-        Running(command(access, meet, controlling=side == "a"), SECONDS_PER_PAIR, lab.namespace(side))
+        Running(
+            command(access, meet, controlling=side == "a"), SECONDS_PER_PAIR, lab.namespace(side)
+        )
         for side, access in zip(SIDES, pair)
     ]
     try:
