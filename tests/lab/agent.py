@@ -8,6 +8,7 @@ how many messages came back intact, as one line of JSON.
 
 import asyncio
 import json
+import logging
 import os
 import sys
 import time
@@ -37,9 +38,9 @@ class Agent(Connection):
 
     def nominate_nothing(self):
         """Only checks, until `nominate_best`."""
-        # So that checks are sent without USE-CANDIDATE ...
+        # Checks go without USE-CANDIDATE ...
         self.remote_is_lite = True
-        # ... and none of them is followed by one that has it.
+        # ... and none is followed by one that has it, as if another already was.
         self._nominating.add(1)
 
     async def nominate_best(self):
@@ -49,11 +50,17 @@ class Agent(Connection):
             if valid and time.monotonic() > deadline:
                 break
             await asyncio.sleep(SECONDS_BETWEEN_LOOKS)
-        self._nominating.clear()
-        await self.check_start(valid[0])
+        await self._nominate(valid[0])
 
     def selected_pair(self):
         return self._nominated[1]
+
+    async def _nominate(self, pair):
+        request = self.build_request(pair, nominate=True)
+        key = self.remote_password.encode()
+        await pair.protocol.request(request, pair.remote_addr, integrity_key=key)
+        pair.nominated = True
+        self.check_complete(pair)
 
     def _valid_pairs(self):
         """By priority, which is the order of the check list."""
@@ -175,4 +182,6 @@ def describe(pair):
 
 
 if __name__ == "__main__":
+    # What it prints is only shown when a test fails.
+    logging.basicConfig(format="%(relativeCreated)d %(message)s", level=logging.INFO)
     asyncio.run(main(json.loads(sys.argv[1])))

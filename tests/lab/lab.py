@@ -18,6 +18,7 @@ import re
 import sys
 import time
 from itertools import zip_longest
+from pathlib import Path
 
 import nat
 from processes import exit_on_signals, must_run, run
@@ -301,8 +302,16 @@ def take_down_abandoned_labs():
     """Removes the namespaces of runs that were killed before they could."""
     for name in existing_namespaces():
         owner = re.fullmatch(rf"{PREFIX}-(\d+)-{_PLACE}", name)
-        if owner and not os.path.exists(f"/proc/{owner[1]}"):
+        if owner and not is_running(owner[1]):
             take_down(name)
+
+
+def is_running(pid):
+    """A process that was killed, but not yet waited for, has no command line."""
+    try:
+        return bool(Path(f"/proc/{pid}/cmdline").read_bytes())
+    except OSError:
+        return False
 
 
 def _ip(*commands, inside=None):

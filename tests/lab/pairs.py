@@ -143,7 +143,7 @@ def record(pair, ends, outcome, ended, server, report):
         return
     evidence = []
     for side, each in zip(SIDES, ended):
-        evidence += [f"  agent {side} {each.ending}:", each.last_lines()]
+        evidence += [f"  agent {side} {each.ending}:", each.last_lines(40)]
     evidence += [f"  {server.name}, its last lines:", server.last_lines()]
     report.fail(case_name(pair), f"{outcome}, wanted {wanted}; {paths}", "\n".join(evidence))
 
