@@ -7,7 +7,7 @@ what it is able to tell of it.
 
 import json
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import nat
 from processes import run
@@ -58,39 +58,39 @@ STURN_EXIT_CODES = {
     "port-restricted-cone": 13,
     "symmetric": 14,
     "udp-blocked": 20,
-    "silent": 69,
+    "unavailable": 69,
 }
 
 
 def sturn(server, namespace):
     """`sturn nat` tells everything, also how it ends."""
     ended = run([sturn_binary(), "nat", server, "--json"], SECONDS_TO_JUDGE, namespace)
-    verdict = read_sturn(ended)
-    if ended.code == STURN_EXIT_CODES.get(verdict.kind):
-        return verdict
-    return replace(verdict, kind=f"{verdict.kind} ({ended.ending})")
-
-
-def read_sturn(ended):
-    """The only place that knows the names in its JSON."""
-    told = ("kind", "mapping", "filtering", "hairpin")
-    evidence = ended.last_lines()
-    if ended.code == STURN_EXIT_CODES["silent"]:
-        return Verdict(told, passes_udp=False, kind="silent", evidence=evidence)
     try:
         # Warnings may come before it, on the other stream.
         found = json.loads(ended.output[ended.output.index("{") :])
-        return Verdict(
-            told,
-            passes_udp=found["class"] != "udp-blocked",
-            kind=found["class"],
-            mapping=found["mapping"],
-            filtering=found["filtering"],
-            hairpin=found["hairpin"],
-            evidence=evidence,
-        )
-    except (ValueError, KeyError, TypeError):
-        return Verdict(told, kind="unclear", evidence=evidence)
+        return read_sturn(found, ended)
+    except (ValueError, KeyError, TypeError) as error:
+        said = f"unclear ({ended.ending}: {error})"
+        return Verdict(("kind",), kind=said, evidence=ended.last_lines(40))
+
+
+def read_sturn(found, ended):
+    """The only place that knows the names in its JSON."""
+    outcome = found["outcome"]
+    kind = {"unavailable": "silent"}.get(outcome, outcome)
+    if ended.code != STURN_EXIT_CODES.get(outcome):
+        kind += f" (which {ended.ending})"
+    # In the lab a packet that hairpins gets its external source.
+    hairpin = {"external": True, "no": False}.get(found["hairpin"], found["hairpin"])
+    return Verdict(
+        ("kind", "mapping", "filtering", "hairpin"),
+        passes_udp=outcome not in ("udp-blocked", "unavailable"),
+        kind=kind,
+        mapping=found["mapping"],
+        filtering=found["filtering"],
+        hairpin=hairpin,
+        evidence=ended.last_lines(40),
+    )
 
 
 # --- turnutils_natdiscovery ------------------------------------------------------
