@@ -415,28 +415,30 @@ impl ContactPhase {
         server: SocketAddr,
     ) -> Option<Contact> {
         let (_, tcp) = self.tcp;
-        match exchanges.outcome(tcp)? {
-            Ended::Answered(_) => return Some(Contact::TcpOnly { port: server.port() }),
-            Ended::Refused { code, reason } => {
-                let (code, reason) = (*code, reason.clone());
-                return Some(Contact::Misbehaves(Misbehaviour::Error { code, reason }));
-            }
-            Ended::Garbage(what) => {
-                let what = what.to_string();
-                return Some(Contact::Misbehaves(Misbehaviour::Garbage { what }));
-            }
-            _ if server.port() == HTTPS => return Some(Contact::Nothing),
-            _ => {}
-        }
+        // At once: a firewall that drops what it does not like lets the first
+        // connection wait for longer than there is time.
         let https = *self.https.get_or_insert_with(|| {
             let to = SocketAddr::new(server.ip(), HTTPS);
             let socket = exchanges.open_tcp(to, None);
             exchanges.ask(now, Request::binding(socket, to))
         });
+        match exchanges.outcome(tcp) {
+            Some(Ended::Answered(_)) => return Some(Contact::TcpOnly { port: server.port() }),
+            Some(Ended::Refused { code, reason }) => {
+                let (code, reason) = (*code, reason.clone());
+                return Some(Contact::Misbehaves(Misbehaviour::Error { code, reason }));
+            }
+            Some(Ended::Garbage(what)) => {
+                let what = what.to_string();
+                return Some(Contact::Misbehaves(Misbehaviour::Garbage { what }));
+            }
+            _ => {}
+        }
         // Whatever else is there need not speak STUN: nobody said it would.
-        match exchanges.outcome(https)? {
-            Ended::Answered(_) => Some(Contact::TcpOnly { port: HTTPS }),
-            _ => Some(Contact::Nothing),
+        match exchanges.outcome(https) {
+            Some(Ended::Answered(_)) => Some(Contact::TcpOnly { port: HTTPS }),
+            Some(_) if exchanges.outcome(tcp).is_some() => Some(Contact::Nothing),
+            _ => None,
         }
     }
 }

@@ -42,6 +42,8 @@ pub(super) struct Server {
     pub(super) tcp: Behaviour,
     /// TCP ports that accept besides those of the addresses.
     pub(super) https: Behaviour,
+    /// A firewall drops connections to all ports but 443.
+    pub(super) web_only: bool,
     pub(super) change: Change,
     pub(super) response_port: ResponsePort,
     pub(super) pads: bool,
@@ -58,6 +60,7 @@ impl Server {
             udp: Behaviour::Binding,
             tcp: Behaviour::Binding,
             https: Behaviour::Silent,
+            web_only: false,
             change: Change::Honoured,
             response_port: ResponsePort::Honoured(2),
             pads: true,

@@ -38,6 +38,14 @@ fn udp_is_blocked() {
     let report = world.run().report;
     assert_eq!(report.contact, Contact::TcpOnly { port: 443 });
 
+    // A connection that is neither accepted nor refused says nothing in time.
+    let mut world = World::new(blocked());
+    world.server.web_only = true;
+    world.server.https = Behaviour::Binding;
+    let run = world.run();
+    assert_eq!(run.report.contact, Contact::TcpOnly { port: 443 });
+    assert!(run.took < Duration::from_secs(8), "{:?}", run.took);
+
     // A web server there says nothing about STUN.
     let mut world = World::new(blocked());
     world.server.tcp = Behaviour::Silent;

@@ -147,6 +147,9 @@ impl World {
                 let local = local.unwrap_or_else(|| host.bind(socket, self.host, None));
                 host.locals.insert(socket, local);
                 host.remotes.insert(socket, to);
+                if self.server.web_only && to.port() != 443 {
+                    return;
+                }
                 let delay = self.delay();
                 later.push((
                     delay,
