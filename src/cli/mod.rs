@@ -9,6 +9,7 @@ mod check;
 mod credentials;
 mod explain;
 mod generate;
+mod nat;
 mod probe;
 mod resolve;
 mod serve;
@@ -51,6 +52,8 @@ enum Command {
     Credentials(credentials::Args),
     /// Tell whether a peer may be reached, and which rule says so
     Explain(explain::Args),
+    /// Tell which NAT this host is behind
+    Nat(nat::Args),
     /// Diagnose a STUN or TURN server end to end
     Probe(probe::Args),
     /// Make man pages and shell completions
@@ -68,6 +71,7 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Credentials(args) => credentials::run(args),
         Command::Explain(args) => explain::run(args),
+        Command::Nat(args) => return nat::run(&args),
         Command::Probe(args) => return probe::run(args),
         Command::Generate(args) => generate::run(args),
     };
