@@ -31,10 +31,14 @@ mod streams;
 mod token;
 
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::io::{Arena, Events, Interest, Poll, RecvBatch, TcpListener, UdpSocket};
+use ipnet::IpNet;
+
+use crate::io::{Arena, Events, Interest, Poll, RecvBatch, UdpSocket};
 use crate::net::Now;
+use crate::tls::Certificates;
 use crate::turn::{Counters, MAX_REPLY, Server, Wheel};
 
 use clock::Clock;
@@ -46,6 +50,7 @@ use token::Token;
 pub use mailbox::{Mail, Mailbox, Post};
 pub use ports::PortTable;
 pub use relay_sockets::{Held, RelayConfig};
+pub use streams::StreamListener;
 
 /// Packet buffers of a worker. A turn of the loop flushes when they run out.
 const SLOTS: usize = 512;
@@ -56,6 +61,9 @@ const EVENTS: usize = 1024;
 /// Datagrams taken from all relay sockets together per turn: what peers send must
 /// not keep clients waiting.
 const RELAY_BUDGET: usize = 2048;
+
+/// Bytes read from a TLS client at once: a few records.
+const CIPHER: usize = 64 << 10;
 
 /// Connections accepted per turn and listener.
 const ACCEPTS: usize = 16;
@@ -74,6 +82,8 @@ pub struct StreamLimits {
     pub frame: Duration,
     /// Bytes that may wait for a slow client.
     pub queue: usize,
+    /// Whose PROXY protocol headers are believed.
+    pub proxies: Vec<IpNet>,
 }
 
 /// What a worker is made of.
@@ -85,7 +95,9 @@ pub struct Parts {
     /// Its sockets for clients.
     pub udp: Vec<UdpSocket>,
     /// Its listeners for clients.
-    pub tcp: Vec<TcpListener>,
+    pub tcp: Vec<StreamListener>,
+    /// The certificates of TLS and DTLS; `None`: neither is served.
+    pub certificates: Option<Arc<Certificates>>,
     /// Where its relay sockets are opened.
     pub relay: RelayConfig,
     /// How it treats stream clients.
@@ -104,9 +116,13 @@ pub struct Worker {
     received: RecvBatch,
     egress: Egress,
     udp: Vec<packets::UdpListener>,
-    tcp: Vec<streams::Listener>,
+    tcp: Vec<StreamListener>,
     relays: RelaySockets,
     connections: Connections,
+    certificates: Option<Arc<Certificates>>,
+    /// What was read from a TLS client, and what it means.
+    cipher: Box<[u8]>,
+    plain: Vec<u8>,
     /// Where the core writes answers to stream clients, which are packed from here.
     reply: Box<[u8; MAX_REPLY]>,
     /// Wakes connections to look at their deadlines.
@@ -140,6 +156,7 @@ impl Summary {
         mine.no_relay += others.no_relay;
         mine.refused_connections += others.refused_connections;
         mine.closed_connections += others.closed_connections;
+        mine.tls_failures += others.tls_failures;
     }
 }
 
@@ -162,6 +179,8 @@ pub struct Losses {
     pub refused_connections: u64,
     /// Connections closed for what they sent, or did not send in time.
     pub closed_connections: u64,
+    /// Connections on which TLS failed.
+    pub tls_failures: u64,
 }
 
 impl Worker {
@@ -179,8 +198,7 @@ impl Worker {
             udp.push(listener);
         }
         let mut tcp = Vec::new();
-        for (index, socket) in parts.tcp.into_iter().enumerate() {
-            let listener = streams::Listener::new(socket)?;
+        for (index, listener) in parts.tcp.into_iter().enumerate() {
             poll.add(&listener.socket, Token::Tcp(index as u32).encode(), Interest::READ)?;
             tcp.push(listener);
         }
@@ -196,6 +214,9 @@ impl Worker {
             tcp,
             relays: RelaySockets::new(parts.relay),
             connections: Connections::new(parts.streams.connections),
+            certificates: parts.certificates,
+            cipher: vec![0; CIPHER].into(),
+            plain: Vec::new(),
             reply: Box::new([0; MAX_REPLY]),
             stream_timers: Wheel::new(clock.read().mono),
             limits: parts.streams,

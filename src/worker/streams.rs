@@ -2,12 +2,14 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::time::Instant;
 
-use super::connection::Connection;
+use super::connection::{Accepts, Cipher, Connection, Layer};
 use super::packets::Origin;
 use super::token::{ConnectionId, Token};
 use super::{ACCEPT_PAUSE, ACCEPTS, Worker};
+use crate::front::{self, Detect};
 use crate::io::{
     Accept, Body, Event, Interest, Outgoing, ReadOutcome, SLOT, SlotId, TcpListener, TcpStream,
 };
@@ -26,15 +28,18 @@ const STRANGER_READ: usize = 4096;
 /// Bytes that may wait for such a client.
 const STRANGER_QUEUE: usize = 16 << 10;
 
-/// A socket that clients connect to.
-pub(super) struct Listener {
-    pub(super) socket: TcpListener,
-}
+/// Bytes of media that may lie unsent in the kernel: what waits with us instead
+/// can still be dropped for newer.
+const UNSENT: usize = 64 << 10;
 
-impl Listener {
-    pub(super) fn new(socket: TcpListener) -> io::Result<Self> {
-        Ok(Self { socket })
-    }
+/// A socket that clients connect to.
+pub struct StreamListener {
+    /// The socket.
+    pub socket: TcpListener,
+    /// Whether STUN may come as it is.
+    pub plain: bool,
+    /// Whether TLS may come.
+    pub tls: bool,
 }
 
 /// Answers of one read, packed into as few slots as possible.
@@ -46,7 +51,7 @@ impl Worker {
     pub(super) fn on_accept_ready(&mut self, now: Now, index: usize) {
         for _ in 0..ACCEPTS {
             match self.tcp[index].socket.accept() {
-                Ok(Accept::Stream(stream, from)) => self.on_accepted(now, stream, from),
+                Ok(Accept::Stream(stream, from)) => self.on_accepted(now, index, stream, from),
                 Ok(Accept::Aborted) => {}
                 Ok(Accept::WouldBlock) | Err(_) => return,
                 Ok(Accept::Exhausted(_)) => return self.pause_accepting(now),
@@ -54,19 +59,31 @@ impl Worker {
         }
     }
 
-    fn on_accepted(&mut self, now: Now, stream: TcpStream, from: SocketAddr) {
+    fn on_accepted(&mut self, now: Now, index: usize, stream: TcpStream, from: SocketAddr) {
         if self.connections.is_full() {
             self.egress.losses.refused_connections += 1;
             return;
         }
         // A connection that has broken already is as good as none.
         let Ok(server) = stream.local_addr() else { return };
-        let set_up = stream.set_nodelay(true).and(stream.set_user_timeout(USER_TIMEOUT));
+        let set_up = stream
+            .set_nodelay(true)
+            .and(stream.set_user_timeout(USER_TIMEOUT))
+            .and(stream.set_not_sent_low_at(UNSENT));
         if set_up.is_err() {
             return;
         }
+        let StreamListener { plain, tls, .. } = self.tcp[index];
+        let proxy = self.limits.proxies.iter().any(|network| network.contains(&from.ip()));
+        let accepts = Accepts { plain, tls, proxy };
         let five_tuple = FiveTuple::new(Transport::Tcp, from, server);
-        let connection = self.connections.insert(stream, five_tuple, now.mono, self.limits.queue);
+        let connection = self.connections.insert(
+            stream,
+            five_tuple,
+            accepts,
+            now.mono,
+            self.limits.queue,
+        );
         let token = Token::Connection(connection.id);
         if self.poll.add(&connection.stream, token.encode(), Interest::READ).is_err() {
             let id = connection.id;
@@ -117,14 +134,23 @@ impl Worker {
 
     /// One read, and every frame that it completes.
     fn read_connection(&mut self, now: Now, id: ConnectionId) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        let known = self.core.has_allocation(&connection.five_tuple);
+        connection.set_queue_bound(if known { self.limits.queue } else { STRANGER_QUEUE });
+        match connection.layer {
+            Layer::Tls(_) => self.read_tls(now, id, known),
+            Layer::Plain | Layer::Unknown => self.read_plain(now, id, known),
+        }
+    }
+
+    /// Reads behind what is kept of a frame.
+    fn read_plain(&mut self, now: Now, id: ConnectionId, known: bool) {
         // One slot for what is read, at most two for answers to it.
         self.make_room(now, 3);
         let (Some(slot), Some(connection)) = (self.arena.take(), self.connections.get_mut(id))
         else {
             return;
         };
-        let known = self.core.has_allocation(&connection.five_tuple);
-        connection.set_queue_bound(if known { self.limits.queue } else { STRANGER_QUEUE });
         let buffer = self.arena.bytes_mut(slot);
         let held = connection.partial.len();
         buffer[..held].copy_from_slice(&connection.partial);
@@ -134,7 +160,110 @@ impl Worker {
             Ok(ReadOutcome::WouldBlock) => return,
             Ok(ReadOutcome::Closed) | Err(_) => return self.close_connection(now, id),
         };
+        match connection.layer {
+            Layer::Unknown => self.on_opening(now, id, slot, len),
+            Layer::Plain | Layer::Tls(_) => self.on_bytes(now, id, slot, len),
+        }
+    }
+
+    fn read_tls(&mut self, now: Now, id: ConnectionId, known: bool) {
+        let mut cipher = std::mem::take(&mut self.cipher);
+        let room = if known { cipher.len() } else { STRANGER_READ };
+        self.decrypt(now, id, Cipher::Fresh(&mut cipher[..room]));
+        self.cipher = cipher;
+    }
+
+    /// Takes what a TLS client sent, and every frame in it.
+    fn decrypt(&mut self, now: Now, id: ConnectionId, cipher: Cipher<'_>) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        let mut plain = std::mem::take(&mut self.plain);
+        plain.clear();
+        let streams = &mut self.egress.streams;
+        let outcome = connection.read_tls(cipher, &mut plain, streams, &self.poll);
+        // What came before the end counts.
+        self.on_plaintext(now, id, &plain);
+        self.plain = plain;
+        match outcome {
+            Ok(ReadOutcome::Data(_) | ReadOutcome::WouldBlock) => {}
+            Ok(ReadOutcome::Closed) => self.close_connection(now, id),
+            Err(error) => {
+                if error.kind() == io::ErrorKind::InvalidData {
+                    self.egress.losses.tls_failures += 1;
+                }
+                self.close_connection(now, id);
+            }
+        }
+    }
+
+    /// Puts plaintext behind what is kept of a frame, a slot at a time.
+    fn on_plaintext(&mut self, now: Now, id: ConnectionId, mut plain: &[u8]) {
+        while !plain.is_empty() {
+            self.make_room(now, 3);
+            let (Some(slot), Some(connection)) = (self.arena.take(), self.connections.get_mut(id))
+            else {
+                return;
+            };
+            let buffer = self.arena.bytes_mut(slot);
+            let held = connection.partial.len();
+            let part = plain.len().min(buffer.len() - held);
+            buffer[..held].copy_from_slice(&connection.partial);
+            buffer[held..held + part].copy_from_slice(&plain[..part]);
+            plain = &plain[part..];
+            self.on_bytes(now, id, slot, held + part);
+        }
+    }
+
+    /// The first bytes of a connection decide what it is.
+    fn on_opening(&mut self, now: Now, id: ConnectionId, slot: SlotId, len: usize) {
+        let mut at = 0;
+        while let Some(connection) = self.connections.get_mut(id) {
+            let bytes = &self.arena.bytes(slot)[at..len];
+            let accepts = connection.accepts;
+            match front::detect(bytes) {
+                Detect::NeedMore => return self.wait_for_more(now, id, slot, at..len),
+                Detect::ProxyV1 | Detect::ProxyV2 if accepts.proxy => {
+                    match front::proxy::parse(bytes) {
+                        Ok(Some(header)) => {
+                            at += header.len;
+                            connection.on_behalf_of(header.addresses);
+                        }
+                        Ok(None) => return self.wait_for_more(now, id, slot, at..len),
+                        Err(_) => break,
+                    }
+                }
+                Detect::Tls if accepts.tls => {
+                    let Some(certificates) = &self.certificates else { break };
+                    connection.begin_tls(certificates);
+                    connection.partial = Vec::new();
+                    connection.partial_since = None;
+                    let hello = bytes.to_vec();
+                    return self.decrypt(now, id, Cipher::Taken(&hello));
+                }
+                Detect::Stun | Detect::ChannelData if accepts.plain => {
+                    connection.layer = Layer::Plain;
+                    self.arena.bytes_mut(slot).copy_within(at..len, 0);
+                    return self.on_bytes(now, id, slot, len - at);
+                }
+                _ => break,
+            }
+        }
+        self.egress.losses.closed_connections += 1;
+        self.close_connection(now, id);
+    }
+
+    /// Keeps the first bytes of a connection until more of them have come.
+    fn wait_for_more(&mut self, now: Now, id: ConnectionId, slot: SlotId, range: Range<usize>) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        if keep_partial(connection, now, &self.arena.bytes(slot)[range], false) {
+            self.watch(id, now.mono + self.limits.frame);
+        }
+    }
+
+    /// Every whole frame in a slot; the rest of it is kept.
+    fn on_bytes(&mut self, now: Now, id: ConnectionId, slot: SlotId, len: usize) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
         let client = connection.client();
+        let known = self.core.has_allocation(&client.five_tuple);
         let consumed = self.on_frames(now, client, slot, len, known);
         let Some(connection) = self.connections.get_mut(id) else { return };
         match consumed {
@@ -242,7 +371,8 @@ impl Worker {
     }
 
     pub(super) fn close_connection(&mut self, now: Now, id: ConnectionId) {
-        if let Some(connection) = self.connections.remove(id) {
+        if let Some(mut connection) = self.connections.remove(id) {
+            connection.say_goodbye();
             let Client { five_tuple, link } = connection.client();
             self.core.handle_input(now, Input::LinkClosed { five_tuple, link });
         }

@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use super::egress::Chain;
 use super::token::{ConnectionId, Token};
+use crate::front::proxy::Addresses;
 use crate::io::{Arena, Interest, Outgoing, Poll, ReadOutcome, TcpStream};
 use crate::net::{FiveTuple, Transport};
 use crate::tls::{Certificates, Session};
@@ -121,6 +122,15 @@ impl Connection {
     /// Lets that many bytes wait for the client.
     pub(super) fn set_queue_bound(&mut self, bytes: usize) {
         self.queue.bound = bytes;
+    }
+
+    /// A proxy has said whom the connection is from, or that it is its own.
+    pub(super) fn on_behalf_of(&mut self, addresses: Option<Addresses>) {
+        // One header counts; what comes after it is the client's.
+        self.accepts.proxy = false;
+        if let Some(Addresses { source, destination }) = addresses {
+            self.five_tuple = FiveTuple::new(Transport::Tcp, source, destination);
+        }
     }
 
     /// Goes on within TLS; the next bytes are those of the client's hello.
