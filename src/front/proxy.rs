@@ -6,7 +6,7 @@
 
 use std::error::Error;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
 use super::Reader;
 
@@ -170,8 +170,8 @@ fn v2_addresses(
         return Err(ProxyError::Family);
     }
     let ips = match family {
-        1 => two(|| body.array().map(|octets| Ipv4Addr::from_octets(octets).into())),
-        2 => two(|| body.array().map(|octets| Ipv6Addr::from_octets(octets).into())),
+        1 => two(|| body.array().map(|octets: [u8; 4]| IpAddr::from(octets))),
+        2 => two(|| body.array().map(|octets: [u8; 16]| IpAddr::from(octets))),
         // Unspecified, and sockets with a path.
         0 | 3 => return Ok(None),
         _ => return Err(ProxyError::Family),
