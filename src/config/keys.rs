@@ -5,6 +5,7 @@
 use tracing_subscriber::EnvFilter;
 
 use super::kind::address::{Hosts, Listens, Network};
+use super::kind::certificates::CertificateList;
 use super::kind::ports::{Ports, TwoPorts};
 use super::kind::secret::{OptionalSecret, SecretText};
 use super::kind::users::Users;
@@ -107,6 +108,7 @@ pub(super) static SECTIONS: &[Section] = &[
               wins; deny wins ties. `sturn explain PEER` names the rule that decides.",
         keys: PEERS,
     },
+    Section { name: "tls", doc: "TLS and DTLS.", keys: TLS },
     Section { name: "tcp", doc: "Client connections over TCP.", keys: TCP },
     Section { name: "workers", doc: "Threads.", keys: WORKERS },
     Section { name: "log", doc: "Log output, on standard error.", keys: LOG },
@@ -122,7 +124,14 @@ static LISTEN: &[Key] = &[
     key!(
         "listen.tcp", listen.tcp, Listens,
         doc: "Transport addresses for clients over TCP, written the same way.",
-        more: "[] turns TCP off.",
+        more: "[] turns TCP off. With certificates these also take TLS, and those of listen.udp DTLS.",
+    ),
+    key!(
+        "listen.tls", listen.tls, Listens,
+        doc: "Transport addresses for TLS over TCP and DTLS over UDP and nothing else, once there are \
+              certificates.",
+        more: "An address without a port gets 3478 here too.",
+        example: "[5349]",
     ),
 ];
 
@@ -303,7 +312,38 @@ static PEERS: &[Key] = &[
     ),
 ];
 
+static TLS: &[Key] = &[
+    key!(
+        "tls.certificates", tls.certificates, CertificateList,
+        doc: "Certificate chains and their private keys, in PEM.",
+        more: "A client gets the first for the name that it asks for, and the very first when none fits. A \
+               relative path starts at the directory of this file.",
+        example: "[{ chain = \"fullchain.pem\", key = \"privkey.pem\" }]",
+    ),
+    key!(
+        "tls.self-signed", tls.self_signed, Flag,
+        doc: "Without certificates, serve with one made at start. Browsers refuse it; its fingerprint is in \
+              the log.",
+    ),
+    key!("tls.dtls", tls.dtls, Flag, doc: "Serve DTLS over UDP besides TLS over TCP."),
+    key!(
+        "tls.handshake-timeout", tls.handshake_timeout, Seconds { min: 1, max: 300 },
+        doc: "How long a DTLS handshake may take.",
+    ),
+    key!(
+        "tls.handshakes", tls.handshakes, Count { min: 1, max: 1_000_000 },
+        doc: "DTLS handshakes in progress, in equal shares for the workers.",
+        more: "A client without the right cookie has none and costs nothing.",
+    ),
+];
+
 static TCP: &[Key] = &[
+    key!(
+        "tcp.proxies", tcp.proxies, List { item: Network },
+        doc: "Load balancers whose PROXY protocol headers (versions 1 and 2) name the clients.",
+        more: "From elsewhere such a header ends the connection.",
+        example: "[\"10.0.0.2\", \"10.1.0.0/24\"]",
+    ),
     key!(
         "tcp.idle-timeout", tcp.idle_timeout, Seconds { min: 1, max: 86_400 },
         doc: "Close a connection that has been without an allocation for that long.",

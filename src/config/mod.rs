@@ -32,6 +32,7 @@ use ipnet::IpNet;
 use crate::auth::Secret;
 
 pub use full::full_file;
+pub use kind::certificates::CertificateFiles;
 pub use kind::duration::{format_duration, parse_duration};
 pub use kind::ports::PortRange;
 pub use kind::users::{Credential, KeyBytes, User};
@@ -57,6 +58,8 @@ pub struct Config {
     pub limits: Limits,
     /// Which peers may be reached.
     pub peers: Peers,
+    /// TLS and DTLS.
+    pub tls: Tls,
     /// Client connections over TCP.
     pub tcp: Tcp,
     /// Threads.
@@ -72,6 +75,9 @@ pub struct Listen {
     pub udp: Vec<SocketAddr>,
     /// TCP transport addresses, without duplicates; the port is never 0.
     pub tcp: Vec<SocketAddr>,
+    /// Transport addresses for TLS over TCP and DTLS over UDP and nothing else,
+    /// used when there are certificates.
+    pub tls: Vec<SocketAddr>,
 }
 
 /// `[relay]`: where relayed transport addresses come from.
@@ -215,6 +221,21 @@ pub struct Peers {
     pub deny: Vec<IpNet>,
 }
 
+/// `[tls]`: TLS and DTLS.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tls {
+    /// Certificates; a client gets the first for the name that it asks for.
+    pub certificates: Vec<CertificateFiles>,
+    /// Serve with a certificate made at start when there is no other.
+    pub self_signed: bool,
+    /// DTLS over UDP.
+    pub dtls: bool,
+    /// How long a DTLS handshake may take.
+    pub handshake_timeout: Duration,
+    /// DTLS handshakes in progress.
+    pub handshakes: u32,
+}
+
 /// `[tcp]`: client connections over TCP.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tcp {
@@ -224,6 +245,8 @@ pub struct Tcp {
     pub frame_timeout: Duration,
     /// Bound of each connection's output queue in bytes.
     pub queue: usize,
+    /// Whose PROXY protocol headers are believed.
+    pub proxies: Vec<IpNet>,
 }
 
 /// `[workers]`: threads.
@@ -331,6 +354,16 @@ impl Config {
         }
     }
 
+    /// Whether there is a certificate to serve TLS and DTLS with.
+    pub fn serves_tls(&self) -> bool {
+        self.tls.self_signed || !self.tls.certificates.is_empty()
+    }
+
+    /// Every transport address for TLS and DTLS alone; none without certificates.
+    pub fn tls_listeners(&self) -> &[SocketAddr] {
+        if self.serves_tls() { &self.listen.tls } else { &[] }
+    }
+
     fn with_discovery(&self, listed: &[SocketAddr]) -> Vec<SocketAddr> {
         let NatDiscovery { addresses, ports } = &self.nat_discovery;
         let wanted = addresses.iter().flat_map(|a| ports.map(|p| SocketAddr::new(a.address, p)));
@@ -351,6 +384,9 @@ impl Config {
 /// The port of STUN and TURN (RFC 8656 section 20), used where an address names none.
 const DEFAULT_PORT: u16 = 3478;
 
+/// The port of STUN and TURN over TLS and DTLS (RFC 8656 section 20).
+const TLS_PORT: u16 = 5349;
+
 /// The wildcard address of each family, with `port`.
 fn every_family(port: u16) -> [SocketAddr; 2] {
     [(Ipv4Addr::UNSPECIFIED, port).into(), (Ipv6Addr::UNSPECIFIED, port).into()]
@@ -359,7 +395,7 @@ fn every_family(port: u16) -> [SocketAddr; 2] {
 impl Default for Listen {
     fn default() -> Self {
         let both = every_family(DEFAULT_PORT).to_vec();
-        Self { udp: both.clone(), tcp: both }
+        Self { udp: both.clone(), tcp: both, tls: every_family(TLS_PORT).to_vec() }
     }
 }
 
@@ -427,9 +463,22 @@ impl Default for Limits {
     }
 }
 
+impl Default for Tls {
+    fn default() -> Self {
+        Self {
+            certificates: Vec::new(),
+            self_signed: false,
+            dtls: true,
+            handshake_timeout: Duration::from_secs(15),
+            handshakes: 1000,
+        }
+    }
+}
+
 impl Default for Tcp {
     fn default() -> Self {
         Self {
+            proxies: Vec::new(),
             idle_timeout: Duration::from_secs(60),
             frame_timeout: Duration::from_secs(10),
             queue: 256 * 1024,

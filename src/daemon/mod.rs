@@ -17,6 +17,7 @@ use crate::worker::Summary;
 
 mod addresses;
 mod banner;
+mod certificates;
 mod exit;
 pub mod log;
 mod settings;
@@ -59,7 +60,10 @@ pub fn serve(config: Config, origin: &Origin) -> ExitCode {
 
 fn run(mut config: Config, origin: &Origin) -> Result<(), Failure> {
     let guest = match origin {
-        Origin::Embedded => Some(banner::invite_guest(&mut config)?),
+        Origin::Embedded => {
+            config.tls.self_signed = true;
+            Some(banner::invite_guest(&mut config)?)
+        }
         Origin::File(_) => None,
     };
     let addresses = Addresses::find(&config);
@@ -70,10 +74,12 @@ fn run(mut config: Config, origin: &Origin) -> Result<(), Failure> {
         workers = running.workers(),
         udp = %list(running.udp()),
         tcp = %list(running.tcp()),
+        tls = %list(running.tls()),
         relay = %list(addresses.relay.iter().map(|a| a.advertised)),
         nat_discovery = %discovery(&config),
         "sturn is ready"
     );
+    running.certificates().map(certificates::announce);
     addresses.warn_about_private();
     for note in config.notes() {
         tracing::warn!("{note}");
@@ -153,6 +159,8 @@ fn report(summary: &Summary) {
         lost_no_relay = losses.no_relay,
         refused_connections = losses.refused_connections,
         closed_connections = losses.closed_connections,
+        tls_failures = losses.tls_failures,
+        no_session = losses.no_session,
         "stopped"
     );
 }

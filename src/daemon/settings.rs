@@ -14,7 +14,7 @@ use crate::turn::{
     AuthSettings, DefaultFamily, Discovery, ExpiryCheck, HostAddress, Lifetimes, Limits,
     RelaySettings, Settings,
 };
-use crate::worker::StreamLimits;
+use crate::worker::{DtlsLimits, StreamLimits};
 
 /// The settings of every core; `shards` share the bounds that are for the server.
 pub(super) fn core(
@@ -69,7 +69,11 @@ pub(super) fn host_address(address: &config::HostAddress) -> HostAddress {
 
 /// The peer policy.
 pub(super) fn policy(config: &Config, addresses: &Addresses) -> Policy {
-    let listeners = config.udp_listeners().into_iter().chain(config.tcp_listeners());
+    let listeners = config
+        .udp_listeners()
+        .into_iter()
+        .chain(config.tcp_listeners())
+        .chain(config.tls_listeners().iter().copied());
     let own = OwnAddresses {
         relays: addresses.relay.clone(),
         others: addresses.own.clone(),
@@ -86,6 +90,22 @@ pub(super) fn streams(config: &Config, connections: u32, shards: u32) -> StreamL
         idle: config.tcp.idle_timeout,
         frame: config.tcp.frame_timeout,
         queue: config.tcp.queue,
+        proxies: config.tcp.proxies.clone(),
+    }
+}
+
+/// How each worker treats DTLS clients.
+pub(super) fn dtls(
+    config: &Config,
+    connections: u32,
+    shards: u32,
+    cookie_secret: [u8; 32],
+) -> DtlsLimits {
+    DtlsLimits {
+        sessions: connections.div_ceil(shards) as usize,
+        handshakes: config.tls.handshakes.div_ceil(shards) as usize,
+        handshake: config.tls.handshake_timeout,
+        cookie_secret,
     }
 }
 

@@ -87,6 +87,7 @@ impl Worker {
             Token::Connection(id) => {
                 self.egress.add_for_connection(&mut self.connections, id, outgoing);
             }
+            Token::Dtls(id) => self.send_to_dtls(id, &outgoing),
             Token::Relay(_) | Token::Tcp(_) | Token::Mailbox => {}
         }
     }

@@ -21,6 +21,7 @@
 
 mod clock;
 mod connection;
+mod dtls;
 mod effects;
 mod egress;
 mod mailbox;
@@ -36,18 +37,21 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
-use crate::io::{Arena, Events, Interest, Poll, RecvBatch, UdpSocket};
-use crate::net::Now;
+use crate::io::{Arena, Events, Interest, Poll, RecvBatch};
+use crate::net::{HashSeed, Now};
 use crate::tls::Certificates;
 use crate::turn::{Counters, MAX_REPLY, Server, Wheel};
 
 use clock::Clock;
 use connection::Connections;
+use dtls::DtlsClients;
 use egress::Egress;
 use relay_sockets::RelaySockets;
 use token::Token;
 
+pub use dtls::DtlsLimits;
 pub use mailbox::{Mail, Mailbox, Post};
+pub use packets::DatagramListener;
 pub use ports::PortTable;
 pub use relay_sockets::{Held, RelayConfig};
 pub use streams::StreamListener;
@@ -93,7 +97,7 @@ pub struct Parts {
     /// Number of this worker.
     pub index: u16,
     /// Its sockets for clients.
-    pub udp: Vec<UdpSocket>,
+    pub udp: Vec<DatagramListener>,
     /// Its listeners for clients.
     pub tcp: Vec<StreamListener>,
     /// The certificates of TLS and DTLS; `None`: neither is served.
@@ -102,6 +106,10 @@ pub struct Parts {
     pub relay: RelayConfig,
     /// How it treats stream clients.
     pub streams: StreamLimits,
+    /// How it treats DTLS clients.
+    pub dtls: DtlsLimits,
+    /// The hasher of its maps.
+    pub seed: HashSeed,
     /// Its mailbox.
     pub mailbox: Mailbox,
     /// The mailboxes of all workers, by number.
@@ -120,6 +128,7 @@ pub struct Worker {
     relays: RelaySockets,
     connections: Connections,
     certificates: Option<Arc<Certificates>>,
+    dtls: DtlsClients,
     /// What was read from a TLS client, and what it means.
     cipher: Box<[u8]>,
     plain: Vec<u8>,
@@ -157,6 +166,7 @@ impl Summary {
         mine.refused_connections += others.refused_connections;
         mine.closed_connections += others.closed_connections;
         mine.tls_failures += others.tls_failures;
+        mine.no_session += others.no_session;
     }
 }
 
@@ -179,8 +189,10 @@ pub struct Losses {
     pub refused_connections: u64,
     /// Connections closed for what they sent, or did not send in time.
     pub closed_connections: u64,
-    /// Connections on which TLS failed.
+    /// Sessions of TLS or DTLS that failed.
     pub tls_failures: u64,
+    /// Datagrams that belong to no DTLS session, or should.
+    pub no_session: u64,
 }
 
 impl Worker {
@@ -192,8 +204,8 @@ impl Worker {
     pub fn new(parts: Parts) -> io::Result<Self> {
         let poll = Poll::new()?;
         let mut udp = Vec::new();
-        for (index, socket) in parts.udp.into_iter().enumerate() {
-            let listener = packets::UdpListener::new(socket)?;
+        for (index, listener) in parts.udp.into_iter().enumerate() {
+            let listener = packets::UdpListener::new(listener)?;
             poll.add(&listener.socket, Token::Udp(index as u32).encode(), Interest::READ)?;
             udp.push(listener);
         }
@@ -215,6 +227,7 @@ impl Worker {
             relays: RelaySockets::new(parts.relay),
             connections: Connections::new(parts.streams.connections),
             certificates: parts.certificates,
+            dtls: DtlsClients::new(parts.dtls, parts.seed),
             cipher: vec![0; CIPHER].into(),
             plain: Vec::new(),
             reply: Box::new([0; MAX_REPLY]),
@@ -254,6 +267,8 @@ impl Worker {
                 Token::Udp(index) => self.on_udp_ready(now, index as usize),
                 Token::Connection(_) => streams = true,
                 Token::Tcp(_) | Token::Mailbox => control = true,
+                // They are woken by timers.
+                Token::Dtls(_) => {}
             }
         }
         self.on_relays(now, events);

@@ -77,13 +77,8 @@ impl Worker {
         let proxy = self.limits.proxies.iter().any(|network| network.contains(&from.ip()));
         let accepts = Accepts { plain, tls, proxy };
         let five_tuple = FiveTuple::new(Transport::Tcp, from, server);
-        let connection = self.connections.insert(
-            stream,
-            five_tuple,
-            accepts,
-            now.mono,
-            self.limits.queue,
-        );
+        let connection =
+            self.connections.insert(stream, five_tuple, accepts, now.mono, self.limits.queue);
         let token = Token::Connection(connection.id);
         if self.poll.add(&connection.stream, token.encode(), Interest::READ).is_err() {
             let id = connection.id;
@@ -345,8 +340,10 @@ impl Worker {
         let mut due = Vec::new();
         self.stream_timers.expire(now.mono, &mut due);
         for token in due {
-            if let Token::Connection(id) = token {
-                self.check_deadlines(now, id);
+            match token {
+                Token::Connection(id) => self.check_deadlines(now, id),
+                Token::Dtls(id) => self.on_session_timer(now, id),
+                _ => {}
             }
         }
     }

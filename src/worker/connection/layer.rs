@@ -86,7 +86,11 @@ impl Tls {
         // The alert has gone, as far as it could.
         let state = received.map_err(over)?;
         written?;
-        Ok(if state == State::Closed { ReadOutcome::Closed } else { ReadOutcome::Data(cipher.len()) })
+        Ok(if state == State::Closed {
+            ReadOutcome::Closed
+        } else {
+            ReadOutcome::Data(cipher.len())
+        })
     }
 
     /// Writes as many of the messages as the kernel takes right away; returns how
@@ -109,7 +113,8 @@ impl Tls {
                 if count > 0 && len > MAX_PLAINTEXT {
                     break;
                 }
-                for (slot, piece) in pieces[count * PIECES..].iter_mut().zip(message.pieces(arena)) {
+                for (slot, piece) in pieces[count * PIECES..].iter_mut().zip(message.pieces(arena))
+                {
                     *slot = IoSlice::new(piece);
                 }
                 count += 1;

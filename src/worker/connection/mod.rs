@@ -277,4 +277,3 @@ fn whole_frames(messages: &[Outgoing], order: &[u32], sent: &mut usize) -> usize
     }
     whole
 }
-
