@@ -217,14 +217,14 @@ fn serve_datagrams(certificates: Arc<Certificates>) -> (JoinHandle<String>, Sock
     let address = socket.local_addr().unwrap();
     socket.set_read_timeout(Some(TICK)).unwrap();
     let serve = move || {
-        let mut session = wait_for_session(&socket, certificates);
+        let mut session = wait_for_session(&socket, &certificates);
         let plain = serve_datagram_session(&socket, &mut session);
         String::from_utf8(plain).unwrap()
     };
     (thread::spawn(serve), address)
 }
 
-fn wait_for_session(socket: &UdpSocket, certificates: Arc<Certificates>) -> dtls::Session {
+fn wait_for_session(socket: &UdpSocket, certificates: &Certificates) -> dtls::Session {
     let front = dtls::Front::new(b"secret");
     let server = socket.local_addr().unwrap();
     let deadline = Instant::now() + DEADLINE;

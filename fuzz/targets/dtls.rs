@@ -6,7 +6,6 @@
 
 use std::cell::OnceCell;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use libfuzzer_sys::fuzz_target;
@@ -22,7 +21,7 @@ const SESSION_ID_AT: usize = 59;
 
 struct Server {
     front: Front,
-    certificates: Arc<Certificates>,
+    certificates: Certificates,
     now: Now,
 }
 
@@ -34,7 +33,7 @@ impl Server {
     fn new() -> Self {
         let now = Now { mono: Instant::now(), unix: Duration::from_secs(1_700_000_000) };
         let made = Certificates::self_signed(now, &["turn.example.org".to_owned()]);
-        let certificates = Arc::new(made.expect("nothing about it depends on the input"));
+        let certificates = made.expect("nothing about it depends on the input");
         Self { front: Front::new(b"secret"), certificates, now }
     }
 
@@ -55,8 +54,7 @@ impl Server {
         let Verdict::Verified(hello) = self.judge(&second) else {
             panic!("its own cookie is refused")
         };
-        let certificates = Arc::clone(&self.certificates);
-        let begun = Session::accept(certificates, Limits::default(), &hello, self.now.mono);
+        let begun = Session::accept(&self.certificates, Limits::default(), &hello, self.now.mono);
         let Ok(mut session) = begun else { return };
         session.clear_datagrams();
         let _ = session.receive(self.now.mono, next);
