@@ -1,6 +1,5 @@
 //! A DTLS session of a client that the front has verified.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use openssl::ssl::{self, ErrorCode, NameType, Ssl, SslStream};
@@ -42,8 +41,6 @@ pub struct Session {
     state: State,
     random: [u8; 32],
     retransmission: Retransmission,
-    /// The contexts of a reload may go while a session stays.
-    _certificates: Arc<Certificates>,
 }
 
 struct Retransmission {
@@ -63,7 +60,7 @@ impl Session {
     /// Why there can be no session, with the alert that tells the client, empty
     /// when there is none.
     pub fn accept(
-        certificates: Arc<Certificates>,
+        certificates: &Certificates,
         limits: Limits,
         hello: &Hello<'_>,
         now: Instant,
@@ -78,13 +75,8 @@ impl Session {
             at: now + FIRST_TIMEOUT,
             timeout: FIRST_TIMEOUT,
         };
-        let mut session = Self {
-            stream,
-            state: State::Handshaking,
-            random: hello.random,
-            retransmission,
-            _certificates: certificates,
-        };
+        let mut session =
+            Self { stream, state: State::Handshaking, random: hello.random, retransmission };
         match session.begin(hello, now) {
             Ok(()) => Ok(session),
             Err(why) => Err((why, session.datagrams().next().unwrap_or_default().to_vec())),

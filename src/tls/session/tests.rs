@@ -227,8 +227,9 @@ fn the_name_chooses_the_certificate() {
     }
 }
 
+/// RFC 7443 section 3.
 #[test]
-fn rfc7443_protocols_are_offered_and_never_demanded() {
+fn application_protocols_are_offered_and_never_demanded() {
     let certificates = certificates(&[(Kind::P256, &["turn.example.org"])]);
     let (turn, discovery): (&[u8], &[u8]) = (b"stun.turn", b"stun.nat-discovery");
     for (version, _) in VERSIONS {

@@ -25,8 +25,9 @@ fn is_verified(verdict: &Verdict<'_>) -> bool {
     matches!(verdict, Verdict::Verified(_))
 }
 
+/// RFC 6347 section 4.2.1.
 #[test]
-fn rfc6347_4_2_1_a_cookie_is_for_one_path_and_one_hello() {
+fn a_cookie_is_for_one_path_and_one_hello() {
     let (front, now) = (Front::new(b"secret"), now());
     let hello = second_hello(&front, now, &mut Client::new(&Wishes::default()));
     assert!(is_verified(&judge(&front, now, "192.0.2.1:5000", &hello)));
@@ -74,8 +75,9 @@ fn no_byte_that_the_cookie_covers_can_be_changed() {
     }
 }
 
+/// RFC 6347 section 4.2.1.
 #[test]
-fn rfc6347_4_2_1_an_answer_is_smaller_and_has_the_numbers_of_its_hello() {
+fn an_answer_is_smaller_and_has_the_numbers_of_its_hello() {
     let (front, now) = (Front::new(b"secret"), now());
     let hello = first_hello(&mut Client::new(&Wishes::default()));
     let mut numbered = hello;

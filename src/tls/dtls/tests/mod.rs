@@ -139,12 +139,8 @@ impl Server {
                 Verdict::Verified(hello) => {
                     let same = |session: &Session| session.began_with(&hello);
                     if !self.session.as_ref().is_some_and(same) {
-                        let begun = Session::accept(
-                            Arc::clone(&self.certificates),
-                            self.limits,
-                            &hello,
-                            now.mono,
-                        );
+                        let begun =
+                            Session::accept(&self.certificates, self.limits, &hello, now.mono);
                         self.session = Some(begun.map_err(|(why, _)| why).unwrap());
                         self.begun += 1;
                         return self.collect();

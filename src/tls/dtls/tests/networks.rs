@@ -95,6 +95,40 @@ impl Call {
     }
 }
 
+/// RFC 6347 section 4.2.4.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "OpenSSL's clocks are real")]
+fn a_lost_flight_is_sent_again_without_being_asked() {
+    let mut client = Client::new(&Wishes::default());
+    let mut server = Server::new(&super::sessions::certificate(), Limits::default());
+    let (start, begin) = (Instant::now(), now());
+    let hello = first_hello(&mut client);
+    server.receive(begin, &hello);
+    client.receive(&server.out.pop().unwrap());
+    for datagram in client.take_datagrams() {
+        server.receive(begin, &datagram);
+    }
+    let lost = std::mem::take(&mut server.out);
+    let mut now = begin;
+    while server.out.is_empty() {
+        let due = server.session.as_ref().unwrap().poll_timeout().unwrap();
+        assert!(start.elapsed() < DEADLINE, "nothing is sent again");
+        thread::sleep(due.saturating_duration_since(begin.mono + start.elapsed()));
+        now = begin.after(start.elapsed());
+        server.handle_timeout(now);
+    }
+    assert!(start.elapsed() >= Duration::from_millis(900));
+    let bytes = |flight: &[Vec<u8>]| flight.iter().map(Vec::len).sum::<usize>();
+    assert!(bytes(&server.out) >= bytes(&lost), "all of it, in as many datagrams as it likes");
+    let next = server.session.as_ref().unwrap().poll_timeout().unwrap();
+    assert_eq!(next, now.mono + Duration::from_secs(2), "twice as long");
+    for datagram in std::mem::take(&mut server.out) {
+        client.receive(&datagram);
+    }
+    settle(now, &mut client, &mut server);
+    assert!(client.connected && server.is_connected());
+}
+
 #[test]
 #[expect(clippy::disallowed_methods, reason = "OpenSSL's clocks are real")]
 fn sessions_begin_and_carry_data_whatever_is_lost() {

@@ -129,8 +129,9 @@ fn the_name_chooses_the_certificate() {
     }
 }
 
+/// RFC 7443 section 3.
 #[test]
-fn rfc7443_protocols_are_offered_and_never_demanded() {
+fn application_protocols_are_offered_over_dtls_too() {
     let certificates = certificate();
     let (turn, discovery): (&[u8], &[u8]) = (b"stun.turn", b"stun.nat-discovery");
     for (protocols, expected) in [
@@ -165,8 +166,7 @@ fn only_forward_secrecy_and_authenticated_encryption() {
         else {
             panic!("not verified")
         };
-        let begun =
-            Session::accept(Arc::clone(&certificates), Limits::default(), &hello, now().mono);
+        let begun = Session::accept(&certificates, Limits::default(), &hello, now().mono);
         let (why, alert) = begun.map(|_| ()).unwrap_err();
         assert_eq!(why, Error::Incompatible);
         assert_eq!(alert[0], 21);
@@ -221,8 +221,9 @@ fn a_cookie_that_has_aged_is_replaced() {
     exchange(&mut client, &mut server);
 }
 
+/// RFC 6347 section 4.2.8.
 #[test]
-fn rfc6347_4_2_8_a_client_that_has_forgotten_begins_anew() {
+fn a_client_that_has_forgotten_begins_anew() {
     let (mut client, mut server) = connect(&certificate(), &Wishes::default());
     exchange(&mut client, &mut server);
     server.plain.clear();
