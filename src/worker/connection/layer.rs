@@ -144,20 +144,6 @@ impl Tls {
         }
     }
 
-    /// Writes bytes of the application as they are, without a queue; those that
-    /// the kernel does not take wait here.
-    pub(in crate::worker) fn send_raw(
-        &mut self,
-        stream: &TcpStream,
-        bytes: &[u8],
-        scratch: &mut Scratch,
-    ) -> io::Result<()> {
-        scratch.cipher.clear();
-        let sent = self.session.send(&mut [IoSlice::new(bytes)], &mut scratch.cipher);
-        sent.map_err(over)?;
-        self.write(stream, &scratch.cipher)
-    }
-
     /// Says goodbye, as far as the kernel takes it.
     pub(super) fn close(&mut self, stream: &TcpStream) {
         self.session.close();

@@ -54,13 +54,13 @@ pub(super) struct Connection {
 
 /// What a connection may begin with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Accepts {
+pub(super) struct Accepts {
     /// STUN and ChannelData as they are.
-    pub plain: bool,
+    pub(super) plain: bool,
     /// TLS.
-    pub tls: bool,
+    pub(super) tls: bool,
     /// A PROXY protocol header, before either.
-    pub proxy: bool,
+    pub(super) proxy: bool,
 }
 
 impl Connections {

@@ -86,7 +86,7 @@ impl Worker {
         else {
             return;
         };
-        match Session::accept(certificates, self.dtls.limits, &hello, now.mono) {
+        match Session::accept(&certificates, self.dtls.limits, &hello, now.mono) {
             Ok(session) => {
                 let five_tuple = FiveTuple::new(Transport::Dtls, from, server);
                 let id = self.dtls.insert(now.mono, session, five_tuple, listener);
