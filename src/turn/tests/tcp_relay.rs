@@ -817,22 +817,30 @@ fn a_data_connection_lives_on_the_credential_of_its_allocation() {
     assert_eq!(b.ask(data.client, data.sign(allocate_tcp()).bytes()).code(), 401, "expired");
 }
 
-#[test]
-fn a_data_connection_needs_no_second_lookup() {
+/// A client with a TCP allocation, whose user is known outside only.
+fn outsider() -> (Bench, Login) {
     let mut b = Bench::with(|s| {
         s.relay.tcp = true;
         s.auth.external = true;
     });
     let eve = b.login_from(client_on(Transport::Tcp, 1), "eve", "apple");
-    let looked_up = |b: &mut Bench| {
-        let (ticket, _) = b.shell.lookups.pop_front().expect("asked for");
-        let keys = StoredKeys::from_password("eve", REALM, "apple");
-        b.input(Input::Key { ticket, user: Some(("eve".into(), keys)) });
-    };
-    let outcome = b.deliver(eve.client, eve.sign(allocate_tcp()).bytes());
-    assert!(matches!(outcome, Outcome::Queued));
-    looked_up(&mut b);
+    assert!(matches!(b.deliver(eve.client, eve.sign(allocate_tcp()).bytes()), Outcome::Queued));
+    b.look_up_eve();
     assert!(b.response(&eve).is_success());
+    (b, eve)
+}
+
+impl Bench {
+    fn look_up_eve(&mut self) {
+        let (ticket, _) = self.shell.lookups.pop_front().expect("asked for");
+        let keys = StoredKeys::from_password("eve", REALM, "apple");
+        self.input(Input::Key { ticket, user: Some(("eve".into(), keys)) });
+    }
+}
+
+#[test]
+fn a_data_connection_needs_no_second_lookup() {
+    let (mut b, eve) = outsider();
     let (link, id) = b.connection(&eve, PEER);
     let data = b.data_connection(&eve, 1);
     b.grant(&data, connection_bind(id));
@@ -842,21 +850,16 @@ fn a_data_connection_needs_no_second_lookup() {
 
 #[test]
 fn a_bind_that_waited_for_a_lookup_is_spliced_behind_its_response() {
-    let mut b = Bench::with(|s| {
-        s.relay.tcp = true;
-        s.auth.external = true;
-    });
-    let (alice, _) = b.control("alice", 1);
-    let (link, id) = b.connection(&alice, PEER);
+    let (mut b, eve) = outsider();
+    let (link, id) = b.connection(&eve, PEER);
     // With another algorithm than the allocation's the key is not at hand.
-    let from = client_on(Transport::Tcp, 9);
-    let eve = b.login_from(from, "eve", "apple");
-    assert!(matches!(b.deliver(from, eve.sign(connection_bind(id)).bytes()), Outcome::Queued));
-    let (ticket, _) = b.shell.lookups.pop_front().expect("nobody here knows the name");
-    let keys = StoredKeys::from_password("eve", REALM, "apple");
-    b.input(Input::Key { ticket, user: Some(("eve".into(), keys)) });
-    assert_eq!(b.response(&eve).code(), 400, "somebody else's");
+    let data = b.data_connection(&eve, 1).styled(Style::Modern(Algorithm::Sha256));
+    let request = data.sign(connection_bind(id));
+    assert!(matches!(b.deliver(data.client, request.bytes()), Outcome::Queued));
     assert_eq!(b.spliced(link), None);
+    b.look_up_eve();
+    assert!(b.response(&data).is_success());
+    assert_eq!(b.spliced(link), Some(data.client.link));
 }
 
 // Several shards.
