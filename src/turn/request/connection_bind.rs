@@ -64,9 +64,7 @@ impl Server {
         }
         let mut reply = [0; MAX_REPLY];
         let len = envelope
-            .success(&mut reply, self.settings.software.as_deref(), |w| {
-                w.put_u32(Attribute::ConnectionId, id.0);
-            })
+            .success(&mut reply, self.settings.software.as_deref(), |_| {})
             .ok_or(Reject::Drop(DropReason::ReplyTooLong))?;
         self.splice(from, id, &reply[..len], envelope);
         Err(Reject::Queued)
