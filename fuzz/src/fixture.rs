@@ -170,8 +170,8 @@ impl Fixture {
         self.shards.iter().map(Server::allocations).sum()
     }
 
-    /// A good request; everything it needs from outside is answered at once.
-    fn granted(&mut self, index: usize, method: u16, attributes: &[(u16, Vec<u8>)]) {
+    /// A good request, as far as its attributes are; everything it needs from outside is answered at once.
+    pub fn granted(&mut self, index: usize, method: u16, attributes: &[(u16, Vec<u8>)]) {
         let id = self.transaction();
         let mut builder = Builder::new(method, id);
         for (kind, value) in attributes {

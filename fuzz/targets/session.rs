@@ -64,6 +64,11 @@ enum Step<'a> {
     LinkClosed {
         client: u8,
     },
+    /// A good request of a client on TCP, whose questions are answered at once.
+    Stream {
+        client: u8,
+        deed: Deed,
+    },
     /// A peer connects to a relay.
     PeerConnects {
         relay: u8,
@@ -83,6 +88,15 @@ enum Method {
     Connect,
     ConnectionBind,
     Other(u16),
+}
+
+/// What it takes to have bytes pass between a client and a peer.
+#[derive(Arbitrary, Clone, Copy, Debug)]
+enum Deed {
+    Allocate,
+    Permit(u8),
+    Connect(u8),
+    Bind,
 }
 
 #[derive(Arbitrary, Debug)]
@@ -186,6 +200,23 @@ fn take(fixture: &mut Fixture, last: &mut Option<(usize, Vec<u8>)>, step: Step) 
             let client = client(index.into());
             let input = Input::LinkClosed { five_tuple: client.five_tuple, link: client.link };
             fixture.input(shard_of(index.into()) as u16, input);
+        }
+        Step::Stream { client, deed } => {
+            let client = [1, 4, 5][usize::from(client % 3)];
+            let peer = |host| {
+                let value = wire::xor_v4([9, 9, 9, 1 + host % 2], 1000 + u16::from(host / 2 % 4));
+                (wire::XOR_PEER_ADDRESS, value.to_vec())
+            };
+            let (method, attribute) = match deed {
+                Deed::Allocate => (wire::ALLOCATE, (wire::REQUESTED_TRANSPORT, vec![6, 0, 0, 0])),
+                Deed::Permit(host) => (wire::CREATE_PERMISSION, peer(host)),
+                Deed::Connect(host) => (wire::CONNECT, peer(host)),
+                Deed::Bind => {
+                    let id = fixture.connection.to_be_bytes();
+                    (wire::CONNECTION_BIND, (wire::CONNECTION_ID, id.to_vec()))
+                }
+            };
+            fixture.granted(client, method, &[attribute]);
         }
         Step::PeerConnects { relay, peer } => {
             if let Some((shard, relay, _)) = socket(fixture, relay) {

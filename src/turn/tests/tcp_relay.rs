@@ -467,8 +467,11 @@ fn rfc6062_5_2_a_late_shell_still_answers_a_connect() {
 fn rfc6062_5_2_a_connection_that_is_not_bound_in_30_seconds_is_closed() {
     let mut b = bench();
     let (alice, _) = b.control("alice", 1);
-    b.advance(secs(3));
-    let (link, id) = b.connection(&alice, PEER);
+    // The peer took its time; that of binding begins with its answer.
+    let question = b.connecting(&alice, PEER);
+    b.advance(secs(10));
+    let link = b.connected(question);
+    let id = id_of(&b.response(&alice));
     b.advance(secs(29));
     assert!(b.is_open(link));
     b.advance(secs(2));
@@ -766,8 +769,10 @@ fn rfc6062_5_4_the_nonce_of_the_control_connection_will_do() {
     let bobs = Login { client: from, nonce: bob.nonce, ..alice.clone() };
     assert_eq!(b.ask(from, bobs.sign(connection_bind(id)).bytes()).code(), 438);
     let data = Login { client: from, ..alice.clone() };
+    // For nothing else, and not when it is old.
+    let other = connect(PEER).with(Attribute::ConnectionId, &id.to_be_bytes());
+    assert_eq!(b.ask(from, data.sign(other).bytes()).code(), 438);
     b.grant(&data, connection_bind(id));
-    // Not when it is old, and for nothing else.
     b.advance(secs(290));
     let fresh = b.data_connection(&alice, 2);
     let again = Login { nonce: fresh.nonce, ..alice.clone() };
