@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::policy::Access;
 use super::reservation::Token;
-use super::vocabulary::{Client, PortRequest, Traffic};
+use super::vocabulary::{Client, PortRequest, RelayTransport, Traffic};
 use crate::auth::{Identity, Key};
 use crate::net::{Family, HashSeed, Map, PeerAddr, RelayedAddr, map};
 use crate::stun::{ErrorCode, TransactionId};
@@ -19,6 +19,8 @@ pub(super) struct Allocation {
     /// The key that proved the last request, so that the next needs no lookup.
     pub(super) key: Key,
     pub(super) stage: Stage,
+    /// What its relayed transport addresses speak.
+    pub(super) transport: RelayTransport,
     /// By family: IPv4, IPv6.
     pub(super) relays: [Option<Relay>; 2],
     pub(super) permissions: Map<IpAddr, Permission>,
@@ -99,6 +101,7 @@ impl Allocation {
         client: Client,
         identity: Identity,
         key: Key,
+        transport: RelayTransport,
         opening: Opening,
         created: Instant,
         seed: HashSeed,
@@ -108,6 +111,7 @@ impl Allocation {
             identity,
             key,
             stage: Stage::Opening(Box::new(opening)),
+            transport,
             relays: [None; 2],
             permissions: map(seed),
             channels: map(seed),

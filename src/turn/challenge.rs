@@ -23,7 +23,7 @@ use super::vocabulary::{
 };
 use super::{Server, Timer};
 use crate::auth::{Algorithm, Directory, Freshness, Identity, Key, NonceKey, StoredKeys, userhash};
-use crate::net::Now;
+use crate::net::{ClientAddr, Now};
 use crate::stun::{Attribute, ErrorCode, Integrity, Message, verify_sha1, verify_sha256};
 
 /// The longest USERNAME in bytes (RFC 8489 section 14.3).
@@ -71,9 +71,10 @@ impl Server {
         }
         let credentials = self.read_credentials(request)?;
         let allocation = self.table.find(&from.five_tuple);
-        let (identity, key) =
-            self.identify(now, from, request, &credentials, allocation, external)?;
-        self.check_nonce(now, from, &credentials)?;
+        // A data connection has no allocation: that of its control connection counts.
+        let control = allocation.or_else(|| self.named_allocation(request));
+        let (identity, key) = self.identify(now, from, request, &credentials, control, external)?;
+        self.check_nonce(now, from, &credentials, control)?;
         envelope.signature = Some(Signature { integrity: response_integrity(request), key });
         if request.unknown().as_slice().is_empty() {
             Ok(Authenticated { identity, key, allocation })
@@ -158,7 +159,7 @@ impl Server {
             && external.is_none()
             && let Some(name) = self.to_look_up(credentials)
         {
-            self.check_nonce(now, from, credentials)?;
+            self.check_nonce(now, from, credentials, allocation)?;
             return Err(self.park(now, from, request, name));
         }
         if !tried {
@@ -222,15 +223,22 @@ impl Server {
         (credentials.realm == directory.realm().as_bytes()).then_some(directory)
     }
 
-    /// Check 6.
+    /// Check 6. The nonce is the client's own, or that of its control connection:
+    /// clients exist that open a data connection with that one and take no other.
     fn check_nonce(
         &mut self,
         now: Now,
         from: Client,
         credentials: &Credentials<'_>,
+        allocation: Option<AllocationId>,
     ) -> Result<(), Reject> {
-        let client = from.five_tuple.client.socket();
-        if self.nonces.check(now, client, credentials.nonce) == Freshness::Valid {
+        let own = from.five_tuple.client;
+        let control = allocation.and_then(|id| self.table.get(id)).map(|a| a.client.five_tuple);
+        let control = control.map(|five_tuple| five_tuple.client).filter(|client| *client != own);
+        let is_of = |client: ClientAddr| {
+            self.nonces.check(now, client.socket(), credentials.nonce) == Freshness::Valid
+        };
+        if is_of(own) || control.is_some_and(is_of) {
             return Ok(());
         }
         self.report(from, AuthFailure::StaleNonce);
@@ -289,6 +297,7 @@ impl Server {
             }
             super::Verdict::Drop(reason) => self.counters.dropped(reason),
             super::Verdict::Queued
+            | super::Verdict::HandOver { .. }
             | super::Verdict::ReplyFrom { .. }
             | super::Verdict::Forward(_) => {}
         }

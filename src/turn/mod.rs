@@ -24,6 +24,7 @@
 //! # The way of data
 //!
 //! `relay`: five-tuple to allocation, channel number or peer to the other side.
+//! `tcp_relay`: a connection of the client and one with a peer, joined by the shell.
 
 #![forbid(unsafe_code)]
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
@@ -31,6 +32,7 @@
 mod allocation;
 mod budget;
 mod challenge;
+mod connection;
 mod counters;
 mod housekeeping;
 mod invariants;
@@ -45,6 +47,7 @@ mod reservation;
 mod settings;
 mod shard;
 mod table;
+mod tcp_relay;
 mod timers;
 mod vocabulary;
 
@@ -53,6 +56,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use budget::AnswerBudget;
+use connection::Connections;
 use pending::Pending;
 use quota::Ledger;
 use random::{Random, Spread};
@@ -64,6 +68,7 @@ use crate::auth::{Features, NONCE_LEN, NonceKey};
 use crate::net::{HashSeed, Now, PeerAddr, Transport};
 use crate::stun::{Attribute, Class, Kind, Message, Method, classify};
 
+pub use connection::{ConnectionId, PeerEndReason, PeerLink};
 pub use counters::{Counters, RequestResult};
 pub use settings::{
     AuthSettings, DefaultFamily, Discovery, ExpiryCheck, HostAddress, Lifetimes, Limits,
@@ -73,7 +78,8 @@ pub use shard::{Shard, ShardMessage};
 pub use timers::Wheel;
 pub use vocabulary::{
     AllocationId, AuthFailure, Client, DropReason, EndReason, Event, Forward, Header, Input, Link,
-    LookupName, Output, PortRequest, RelayId, Route, Span, Ticket, Traffic, Verdict,
+    LookupName, Output, PortRequest, RelayId, RelayTransport, Route, Span, Ticket, Traffic,
+    Verdict,
 };
 
 #[cfg(test)]
@@ -91,6 +97,7 @@ pub struct Server {
     table: Table,
     pending: Pending,
     reservations: Reservations,
+    connections: Connections,
     ledger: Ledger,
     nonces: NonceKey,
     /// The value of PASSWORD-ALGORITHMS.
@@ -111,6 +118,7 @@ enum Timer {
     Allocation(AllocationId),
     Reservation(reservation::Token),
     Pending(Ticket),
+    Connection(ConnectionId),
 }
 
 impl Server {
@@ -132,6 +140,7 @@ impl Server {
             table: Table::new(seed),
             pending: Pending::new(seed),
             reservations: Reservations::new(seed),
+            connections: Connections::new(seed),
             ledger: Ledger::new(seed),
             nonces,
             algorithms,
@@ -188,6 +197,14 @@ impl Server {
             Input::Icmp { relay, peer, icmp_type, code, info } => {
                 self.on_icmp(now, relay, peer, icmp_type, code, info);
             }
+            Input::PeerConnected { connection, link } => {
+                self.on_peer_connected(now, connection, link);
+            }
+            Input::PeerFailed { connection } => self.on_peer_failed(now, connection),
+            Input::PeerAccepted { relay, peer, link } => {
+                self.on_peer_accepted(now, relay, peer, link);
+            }
+            Input::PeerClosed { link } => self.on_peer_closed(now, link),
             Input::LinkClosed { five_tuple, link } => self.on_link_closed(now, five_tuple, link),
             Input::FromShard { shard, message } => self.on_shard_message(now, shard, message),
         }
@@ -202,6 +219,7 @@ impl Server {
                 Timer::Allocation(id) => self.wake_allocation(now, id),
                 Timer::Reservation(token) => self.expire_reservation(now, token),
                 Timer::Pending(ticket) => self.pending.expire(now, ticket),
+                Timer::Connection(id) => self.wake_connection(now, id),
             }
         }
         self.due = due;
@@ -263,6 +281,9 @@ impl Server {
     ) -> Verdict {
         if request.method() == Method::BINDING {
             return self.on_binding(now, from, request, reply);
+        }
+        if let Some(elsewhere) = self.hand_over(from, request) {
+            return elsewhere;
         }
         let mut envelope = Envelope::of(request);
         let granted = self.dispatch(now, from, request, &mut envelope, reply);

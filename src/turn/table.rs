@@ -3,14 +3,15 @@
 use std::net::SocketAddr;
 
 use super::allocation::Allocation;
-use super::vocabulary::{AllocationId, GENERATION_MASK, RelayId};
+use super::vocabulary::{AllocationId, GENERATION_MASK, RelayId, RelayTransport};
 use crate::net::{FiveTuple, HashSeed, Map, map};
 
 pub(super) struct Table {
     slots: Vec<Slot>,
     free: Vec<u32>,
     by_five_tuple: Map<FiveTuple, u32>,
-    /// By advertised address, and by local address where that differs.
+    /// The relays that speak UDP, by advertised address, and by local address where
+    /// that differs.
     by_relayed: Map<SocketAddr, RelayId>,
 }
 
@@ -77,9 +78,10 @@ impl Table {
         let allocation = self.slots[id.index as usize].allocation.take()?;
         self.free.push(id.index);
         self.by_five_tuple.remove(&allocation.client.five_tuple);
-        for relay in allocation.relays.iter().flatten() {
-            self.by_relayed.remove(&relay.advertised);
-            self.by_relayed.remove(&relay.local.socket());
+        if allocation.transport == RelayTransport::Udp {
+            for relay in allocation.relays.iter().flatten() {
+                self.unindex_relay(relay.local.socket(), relay.advertised);
+            }
         }
         Some(allocation)
     }
