@@ -155,6 +155,11 @@ static RELAY: &[Key] = &[
               the client came by.",
     ),
     key!(
+        "relay.tcp", relay.tcp, Flag,
+        doc: "Relay TCP connections with peers too (RFC 6062), on the same ports.",
+        more: "Browsers do not use it. Peers are those of [peers], over TCP.",
+    ),
+    key!(
         "relay.socket-recv-buffer", relay.socket_recv_buffer,
         Size { min: 4096, max: 1 << 30, or_zero: true },
         doc: "Receive buffer of each relay socket; 0 is the system's default.",
@@ -282,6 +287,10 @@ static LIMITS: &[Key] = &[
     key!(
         "limits.channels", limits.channels, Count { min: 1, max: 4096 },
         doc: "Channels of one allocation.",
+    ),
+    key!(
+        "limits.peer-connections", limits.peer_connections, Count { min: 1, max: 65_535 },
+        doc: "Connections of one allocation with peers over TCP.",
     ),
     key!(
         "limits.connections", limits.connections, Count { min: 1, max: 1_000_000 },

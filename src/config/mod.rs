@@ -89,6 +89,8 @@ pub struct Relay {
     pub ports: PortRange,
     /// What an Allocate without REQUESTED-ADDRESS-FAMILY gets (RFC 8656 section 7.2).
     pub default_family: DefaultFamily,
+    /// TCP relays (RFC 6062).
+    pub tcp: bool,
     /// Receive buffer of each relay socket in bytes; 0 is the system's default.
     pub socket_recv_buffer: usize,
     /// Send buffer of each relay socket in bytes; 0 is the system's default.
@@ -203,6 +205,8 @@ pub struct Limits {
     pub permissions: u32,
     /// Channels of one allocation.
     pub channels: u32,
+    /// Connections of one allocation with peers over TCP.
+    pub peer_connections: u32,
     /// Client connections over TCP in all.
     pub connections: u32,
     /// Requests waiting for an answer from outside the core, such as a relay socket.
@@ -405,6 +409,7 @@ impl Default for Relay {
             addresses: Vec::new(),
             ports: PortRange::default(),
             default_family: DefaultFamily::Ipv4,
+            tcp: false,
             socket_recv_buffer: 0,
             socket_send_buffer: 0,
         }
@@ -456,6 +461,7 @@ impl Default for Limits {
             allocations_per_user: 0,
             permissions: 256,
             channels: 256,
+            peer_connections: 64,
             connections: 20_000,
             pending_requests: 1024,
             answers_per_prefix: 500,

@@ -5,7 +5,9 @@ use super::mailbox::Mail;
 use super::token::Token;
 use crate::io::{Body, Outgoing};
 use crate::net::Now;
-use crate::turn::{Client, Event, Input, Output, PortRequest, RelayId, ShardMessage, Traffic};
+use crate::turn::{
+    Client, Event, Input, Output, PortRequest, RelayId, RelayTransport, ShardMessage, Traffic,
+};
 
 impl Worker {
     /// Does everything that the core has asked for since the last time.
@@ -13,8 +15,16 @@ impl Worker {
         while let Some(output) = self.core.poll_output() {
             match output {
                 Output::Send { client, message } => self.send_message(now, client, &message),
-                Output::OpenRelay { relay, port, .. } => self.open_relay(now, relay, port),
-                Output::CloseRelay { relay } => self.relays.close(relay),
+                Output::OpenRelay { relay, port, transport: RelayTransport::Udp } => {
+                    self.open_relay(now, relay, port);
+                }
+                Output::OpenRelay { relay, transport: RelayTransport::Tcp, .. } => {
+                    self.open_tcp_relay(now, relay);
+                }
+                Output::CloseRelay { relay } => {
+                    self.relays.close(relay);
+                    self.close_tcp_relay(relay);
+                }
                 Output::ReleasePort { reserved } => self.relays.release(reserved),
                 Output::ToShard { shard, message } => {
                     let held = match &message {
@@ -29,12 +39,12 @@ impl Worker {
                 Output::LookupKey { ticket, .. } => {
                     self.core.handle_input(now, Input::Key { ticket, user: None });
                 }
-                // TCP relays are off.
-                Output::ConnectPeer { connection, .. } => {
-                    self.core.handle_input(now, Input::PeerFailed { connection });
+                Output::ConnectPeer { relay, connection, peer, relays_only } => {
+                    self.connect_peer(now, relay, connection, peer, relays_only);
                 }
-                Output::CancelConnect { .. } | Output::Splice { .. } | Output::ClosePeer { .. } => {
-                }
+                Output::CancelConnect { connection } => self.cancel_connect(connection),
+                Output::Splice { client, peer } => self.splice(now, client, peer),
+                Output::ClosePeer { link } => self.close_peer(link),
                 // For accelerators below the core; there is none to tell.
                 Output::Route(_) => {}
                 Output::Event(event) => log(event),
@@ -52,6 +62,7 @@ impl Worker {
                     }
                     self.core.handle_input(now, Input::FromShard { shard: from, message });
                 }
+                Mail::Connection(moving) => self.on_moved_here(now, moving),
                 Mail::Stop => {
                     self.stopping = true;
                     return;
@@ -94,7 +105,11 @@ impl Worker {
                 self.egress.add_for_connection(&mut self.connections, id, outgoing);
             }
             Token::Dtls(id) => self.send_to_dtls(id, &outgoing),
-            Token::Relay(_) | Token::Tcp(_) | Token::Mailbox => {}
+            Token::Relay(_)
+            | Token::Tcp(_)
+            | Token::TcpRelay(_)
+            | Token::Peer(_)
+            | Token::Mailbox => {}
         }
     }
 }

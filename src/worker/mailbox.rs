@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::mpsc::{self, error::TryRecvError, error::TrySendError};
 
 use super::relay_sockets::Held;
+use super::tcp_relay::Moving;
 use crate::io::Waker;
 use crate::turn::ShardMessage;
 
@@ -32,6 +33,8 @@ pub enum Mail {
         /// The socket of a port that the message hands over.
         held: Option<Held>,
     },
+    /// A client's connection that belongs here.
+    Connection(Moving),
     /// End every allocation and return.
     Stop,
 }
@@ -120,6 +123,13 @@ impl Exchange {
     pub(super) fn send(&mut self, to: u16, message: ShardMessage, held: Option<Held>) {
         if let Some(waiting) = self.waiting.get_mut(usize::from(to)) {
             waiting.push_back(Mail::Shard { from: self.index, message, held });
+        }
+    }
+
+    /// Hands a client's connection to another worker.
+    pub(super) fn send_connection(&mut self, to: u16, moving: Moving) {
+        if let Some(waiting) = self.waiting.get_mut(usize::from(to)) {
+            waiting.push_back(Mail::Connection(moving));
         }
     }
 

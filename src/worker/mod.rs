@@ -29,6 +29,7 @@ mod packets;
 mod ports;
 mod relay_sockets;
 mod streams;
+mod tcp_relay;
 mod token;
 
 use std::io;
@@ -47,7 +48,8 @@ use connection::Connections;
 use dtls::DtlsClients;
 use egress::Egress;
 use relay_sockets::RelaySockets;
-use token::Token;
+use tcp_relay::TcpRelays;
+use token::{ConnectionId, Token};
 
 pub use dtls::DtlsLimits;
 pub use mailbox::{Mail, Mailbox, Post};
@@ -55,6 +57,7 @@ pub use packets::DatagramListener;
 pub use ports::PortTable;
 pub use relay_sockets::{Held, RelayConfig};
 pub use streams::StreamListener;
+pub use tcp_relay::Moving;
 
 /// Packet buffers of a worker. A turn of the loop flushes when they run out.
 const SLOTS: usize = 512;
@@ -126,6 +129,9 @@ pub struct Worker {
     udp: Vec<packets::UdpListener>,
     tcp: Vec<StreamListener>,
     relays: RelaySockets,
+    tcp_relays: TcpRelays,
+    /// Connections with peers whose bytes may pass once the answers have gone.
+    spliced: Vec<ConnectionId>,
     connections: Connections,
     certificates: Option<Arc<Certificates>>,
     dtls: DtlsClients,
@@ -225,6 +231,8 @@ impl Worker {
             udp,
             tcp,
             relays: RelaySockets::new(parts.relay),
+            tcp_relays: TcpRelays::default(),
+            spliced: Vec::new(),
             connections: Connections::new(parts.streams.connections),
             certificates: parts.certificates,
             dtls: DtlsClients::new(parts.dtls, parts.seed),
@@ -265,8 +273,8 @@ impl Worker {
             match Token::decode(event.token) {
                 Token::Relay(_) => {}
                 Token::Udp(index) => self.on_udp_ready(now, index as usize),
-                Token::Connection(_) => streams = true,
-                Token::Tcp(_) | Token::Mailbox => control = true,
+                Token::Connection(_) | Token::Peer(_) => streams = true,
+                Token::Tcp(_) | Token::TcpRelay(_) | Token::Mailbox => control = true,
                 // They are woken by timers.
                 Token::Dtls(_) => {}
             }
@@ -275,8 +283,10 @@ impl Worker {
         // 2. streams
         if streams {
             for event in events.iter() {
-                if let Token::Connection(id) = Token::decode(event.token) {
-                    self.on_connection_ready(now, id, &event);
+                match Token::decode(event.token) {
+                    Token::Connection(id) => self.on_connection_ready(now, id, &event),
+                    Token::Peer(id) => self.on_peer_ready(now, id, &event),
+                    _ => {}
                 }
             }
         }
@@ -309,7 +319,7 @@ impl Worker {
     /// something to do.
     fn finish(&mut self, now: Now) {
         self.carry_out(now);
-        while self.flush(now) {
+        while self.flush(now) || self.pump_spliced(now) {
             self.carry_out(now);
         }
     }
@@ -322,8 +332,10 @@ impl Worker {
             }
         }
         for event in events.iter() {
-            if let Token::Tcp(index) = Token::decode(event.token) {
-                self.on_accept_ready(now, index as usize);
+            match Token::decode(event.token) {
+                Token::Tcp(index) => self.on_accept_ready(now, index as usize),
+                Token::TcpRelay(index) => self.on_tcp_relay_ready(now, index),
+                _ => {}
             }
         }
         self.carry_out(now);

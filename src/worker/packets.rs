@@ -264,7 +264,11 @@ impl Worker {
                         self.egress.add_for_connection(&mut self.connections, id, message);
                     }
                     Token::Dtls(id) => self.send_to_dtls(id, &message),
-                    Token::Relay(_) | Token::Tcp(_) | Token::Mailbox => {}
+                    Token::Relay(_)
+                    | Token::Tcp(_)
+                    | Token::TcpRelay(_)
+                    | Token::Peer(_)
+                    | Token::Mailbox => {}
                 }
             }
         }

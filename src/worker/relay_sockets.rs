@@ -8,12 +8,15 @@ use std::sync::Arc;
 use super::egress::Chain;
 use super::ports::PortTable;
 use super::token::Token;
-use crate::io::{Interest, Poll, UdpOptions, UdpSocket};
+use crate::io::{Interest, Poll, TcpListener, UdpOptions, UdpSocket};
 use crate::net::{Family, RelayedAddr};
 use crate::turn::{HostAddress, PortRequest, RelayId};
 
 /// How often another process may turn out to hold a port that the table calls free.
 const ATTEMPTS: usize = 16;
+
+/// Peers that may wait to be accepted by a TCP relay.
+const PEERS_WAITING: usize = 64;
 
 /// Where relay sockets are opened.
 #[derive(Clone)]
@@ -119,6 +122,48 @@ impl RelaySockets {
         }
         let advertised = SocketAddr::new(address.advertised, local.port());
         Ok(Opened { local, advertised, reserved })
+    }
+
+    /// Opens the listener of a TCP relay on a free port, at the addresses of the
+    /// family in turn; it, its address, and that which clients are told.
+    pub(super) fn open_listener(
+        &mut self,
+        family: Family,
+    ) -> io::Result<(TcpListener, RelayedAddr, SocketAddr)> {
+        let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
+        let addresses: Vec<_> = self.of_family(family).collect();
+        for address in addresses {
+            let mut refused = Vec::new();
+            let mut opened = None;
+            for _ in 0..ATTEMPTS {
+                let random = self.random.next()?;
+                let Some(port) = self.config.ports.take(address.local, false, random) else {
+                    break;
+                };
+                let local = SocketAddr::new(address.local, port);
+                match TcpListener::bind(local, true, PEERS_WAITING) {
+                    Ok(listener) => {
+                        opened = Some((listener, port));
+                        break;
+                    }
+                    Err(error) => {
+                        refused.push(port);
+                        last = error;
+                    }
+                }
+            }
+            refused.into_iter().for_each(|port| self.config.ports.free(address.local, port));
+            if let Some((listener, port)) = opened {
+                let local = RelayedAddr::new(SocketAddr::new(address.local, port));
+                return Ok((listener, local, SocketAddr::new(address.advertised, port)));
+            }
+        }
+        Err(last)
+    }
+
+    /// Frees the port of a TCP relay.
+    pub(super) fn free_port(&self, local: RelayedAddr) {
+        self.config.ports.free(local.ip(), local.port());
     }
 
     /// Closes a relay socket and frees its port; the kernel forgets its events.

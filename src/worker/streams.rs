@@ -90,7 +90,7 @@ impl Worker {
     }
 
     /// Has a connection looked at by `at`. One timer per connection counts.
-    fn watch(&mut self, id: ConnectionId, at: Instant) {
+    pub(super) fn watch(&mut self, id: ConnectionId, at: Instant) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         if connection.timer.is_none_or(|armed| at < armed) {
             connection.timer = Some(at);
@@ -99,7 +99,7 @@ impl Worker {
     }
 
     /// No descriptors left: new connections wait in the kernel for a while.
-    fn pause_accepting(&mut self, now: Now) {
+    pub(super) fn pause_accepting(&mut self, now: Now) {
         self.accept_paused_until = Some(now.mono + ACCEPT_PAUSE);
         self.set_accepting(Interest::NONE);
     }
@@ -115,10 +115,14 @@ impl Worker {
             // The listener was added at the start and stays.
             let _ = self.poll.modify(&listener.socket, token, interest);
         }
+        self.set_accepting_peers(interest);
     }
 
     pub(super) fn on_connection_ready(&mut self, now: Now, id: ConnectionId, event: &Event) {
         let Some(connection) = self.connections.get_mut(id) else { return };
+        if let Some(peer) = connection.data {
+            return self.pump(now, peer);
+        }
         if event.writable && connection.drain(&self.poll).is_err() {
             return self.close_connection(now, id);
         }
@@ -191,7 +195,7 @@ impl Worker {
     }
 
     /// Puts plaintext behind what is kept of a frame, a slot at a time.
-    fn on_plaintext(&mut self, now: Now, id: ConnectionId, mut plain: &[u8]) {
+    pub(super) fn on_plaintext(&mut self, now: Now, id: ConnectionId, mut plain: &[u8]) {
         while !plain.is_empty() {
             self.make_room(now, 3);
             let (Some(slot), Some(connection)) = (self.arena.take(), self.connections.get_mut(id))
@@ -259,10 +263,24 @@ impl Worker {
         let Some(connection) = self.connections.get_mut(id) else { return };
         let client = connection.client();
         let known = self.core.has_allocation(&client.five_tuple);
-        let consumed = self.on_frames(now, client, slot, len, known);
+        let progress = self.on_frames(now, client, slot, len, known);
+        let rest = |worker: &Self, at: usize| worker.arena.bytes(slot)[at..len].to_vec();
+        match progress {
+            Ok(Progress::Queued(at)) => {
+                let rest = rest(self, at);
+                return self.go_on(now, id, rest);
+            }
+            Ok(Progress::Elsewhere(shard, at)) => {
+                let rest = rest(self, at);
+                self.carry_out(now);
+                self.flush(now);
+                return self.hand_over(id, shard, rest);
+            }
+            Ok(Progress::Done(_)) | Err(NotFrames) => {}
+        }
         let Some(connection) = self.connections.get_mut(id) else { return };
-        match consumed {
-            Ok(consumed) if known || len - consumed <= STRANGER_READ => {
+        match progress {
+            Ok(Progress::Done(consumed)) if known || len - consumed <= STRANGER_READ => {
                 let rest = &self.arena.bytes(slot)[consumed..len];
                 if keep_partial(connection, now, rest, consumed > 0) {
                     self.watch(id, now.mono + self.limits.frame);
@@ -275,8 +293,22 @@ impl Worker {
         }
     }
 
-    /// Hands every whole frame in a slot to the core; returns where the rest starts.
-    /// Nobody has a channel before an allocation, but "GET" looks like one.
+    /// After a request that was not answered at once: what the core wants is done
+    /// before the bytes behind it are looked at, since they may be another's now.
+    fn go_on(&mut self, now: Now, id: ConnectionId, rest: Vec<u8>) {
+        self.carry_out(now);
+        self.flush(now);
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        connection.partial = Vec::new();
+        connection.partial_since = None;
+        match connection.data {
+            Some(peer) => self.begin_with(peer, &rest),
+            None => self.on_plaintext(now, id, &rest),
+        }
+    }
+
+    /// Hands whole frames in a slot to the core. Nobody has a channel before an
+    /// allocation, but "GET" looks like one.
     fn on_frames(
         &mut self,
         now: Now,
@@ -284,7 +316,7 @@ impl Worker {
         slot: SlotId,
         len: usize,
         known: bool,
-    ) -> Result<usize, NotFrames> {
+    ) -> Result<Progress, NotFrames> {
         let mut answers = Answers { slot: None };
         let mut at = 0;
         while at < len {
@@ -303,16 +335,14 @@ impl Worker {
                     self.forward(Origin { slot, start: at as u32, tos: 0 }, &forward);
                 }
                 Verdict::Reply { len } => self.answer(client, &mut answers, len),
-                // What leaves another way than it came does so over UDP, and nothing is
-                // handed over while TCP relays are off.
-                Verdict::ReplyFrom { .. }
-                | Verdict::Queued
-                | Verdict::HandOver { .. }
-                | Verdict::Drop(_) => {}
+                Verdict::Queued => return Ok(Progress::Queued(at + frame)),
+                Verdict::HandOver { shard } => return Ok(Progress::Elsewhere(shard, at)),
+                // What leaves another way than it came does so over UDP.
+                Verdict::ReplyFrom { .. } | Verdict::Drop(_) => {}
             }
             at += frame;
         }
-        Ok(at)
+        Ok(Progress::Done(at))
     }
 
     /// Sends the first `len` bytes of the reply buffer.
@@ -358,7 +388,7 @@ impl Worker {
             return;
         }
         connection.timer = None;
-        if self.core.has_allocation(&connection.five_tuple) {
+        if connection.data.is_some() || self.core.has_allocation(&connection.five_tuple) {
             connection.idle_since = now.mono;
         }
         let frame_due = connection.partial_since.map(|since| since + self.limits.frame);
@@ -381,7 +411,19 @@ impl Worker {
 }
 
 /// The bytes are neither STUN nor ChannelData.
+#[derive(Clone, Copy)]
 struct NotFrames;
+
+/// How far the frames in a slot were taken.
+#[derive(Clone, Copy)]
+enum Progress {
+    /// To the last whole one; the rest starts there.
+    Done(usize),
+    /// Behind a request that the core has not answered at once.
+    Queued(usize),
+    /// Before a request that another worker is to answer.
+    Elsewhere(u16, usize),
+}
 
 /// Keeps the beginning of a frame; true when it is a new one, whose deadline is to
 /// be watched.

@@ -19,6 +19,10 @@ pub(super) enum Token {
     Connection(ConnectionId),
     /// A DTLS client: no descriptor of its own.
     Dtls(ConnectionId),
+    /// The listener of a TCP relay.
+    TcpRelay(u32),
+    /// A connection with a peer.
+    Peer(ConnectionId),
     Mailbox,
 }
 
@@ -29,6 +33,8 @@ const TCP: u64 = 1;
 const CONNECTION: u64 = 2;
 const MAILBOX: u64 = 3;
 const DTLS: u64 = 4;
+const TCP_RELAY: u64 = 5;
+const PEER: u64 = 6;
 
 /// Connections per worker: 2^28, more than there are file descriptors.
 const INDEX_BITS: u32 = 28;
@@ -53,6 +59,8 @@ impl Token {
             Self::Tcp(index) => own(TCP, index.into()),
             Self::Connection(id) => own(CONNECTION, id.encode()),
             Self::Dtls(id) => own(DTLS, id.encode()),
+            Self::TcpRelay(index) => own(TCP_RELAY, index.into()),
+            Self::Peer(id) => own(PEER, id.encode()),
             Self::Mailbox => own(MAILBOX, 0),
         }
     }
@@ -66,6 +74,8 @@ impl Token {
             TCP => Self::Tcp(token as u32),
             CONNECTION => Self::Connection(ConnectionId::decode(token)),
             DTLS => Self::Dtls(ConnectionId::decode(token)),
+            TCP_RELAY => Self::TcpRelay(token as u32),
+            PEER => Self::Peer(ConnectionId::decode(token)),
             _ => Self::Mailbox,
         }
     }
@@ -85,7 +95,7 @@ mod tests {
         for token in
             [Token::Udp(7), Token::Tcp(u32::MAX), Token::Connection(connection), Token::Mailbox]
                 .into_iter()
-                .chain([Token::Dtls(connection)])
+                .chain([Token::Dtls(connection), Token::Peer(connection), Token::TcpRelay(9)])
         {
             assert_eq!(Token::decode(token.encode()), token);
         }

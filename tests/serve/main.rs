@@ -22,3 +22,4 @@ mod start;
 mod stop;
 mod streams;
 mod sys;
+mod tcp_relay;

@@ -141,6 +141,14 @@ impl Driver {
         }
     }
 
+    /// The connection, for what follows a ConnectionBind.
+    pub fn into_tcp_stream(self) -> TcpStream {
+        match self.socket {
+            Socket::Tcp(stream) => stream,
+            Socket::Udp(_) => panic!("not a connection"),
+        }
+    }
+
     /// Binding: the server-reflexive transport address.
     pub fn binding(&mut self) -> Result<SocketAddr, Error> {
         let transaction = self.client.binding(now());

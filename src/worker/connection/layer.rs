@@ -144,6 +144,19 @@ impl Tls {
         }
     }
 
+    /// Writes bytes as they are, past the queue; what the kernel does not take waits.
+    pub(super) fn send_bytes(
+        &mut self,
+        stream: &TcpStream,
+        bytes: &[u8],
+        scratch: &mut Scratch,
+    ) -> io::Result<()> {
+        scratch.cipher.clear();
+        let sent = self.session.send(&mut [IoSlice::new(bytes)], &mut scratch.cipher);
+        sent.map_err(over)?;
+        self.write(stream, &scratch.cipher)
+    }
+
     /// Says goodbye, as far as the kernel takes it.
     pub(super) fn close(&mut self, stream: &TcpStream) {
         self.session.close();

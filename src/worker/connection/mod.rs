@@ -39,6 +39,8 @@ pub(super) struct Connection {
     pub(super) layer: Layer,
     /// What may come first.
     pub(super) accepts: Accepts,
+    /// The connection with a peer that it is bound to (RFC 6062).
+    pub(super) data: Option<ConnectionId>,
     /// A frame that has begun and not ended.
     pub(super) partial: Vec<u8>,
     /// Since when there has been one.
@@ -85,18 +87,14 @@ impl Connections {
         now: Instant,
         queue: usize,
     ) -> &mut Connection {
-        let index = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(Slot { generation: 0, connection: None });
-            self.slots.len() as u32 - 1
-        });
-        let slot = &mut self.slots[index as usize];
-        slot.generation = slot.generation.wrapping_add(1);
-        slot.connection.insert(Box::new(Connection {
-            id: ConnectionId { index, generation: slot.generation },
+        let (index, generation) = self.take_slot();
+        self.slots[index as usize].connection.insert(Box::new(Connection {
+            id: ConnectionId { index, generation },
             stream,
             five_tuple,
             layer: Layer::Unknown,
             accepts,
+            data: None,
             partial: Vec::new(),
             partial_since: None,
             idle_since: now,
@@ -105,6 +103,26 @@ impl Connections {
             queue: OutQueue::new(queue),
             interest: Interest::READ,
         }))
+    }
+
+    /// Takes in a connection of another worker; it gets another number.
+    pub(super) fn adopt(&mut self, mut connection: Box<Connection>) -> ConnectionId {
+        let (index, generation) = self.take_slot();
+        connection.id = ConnectionId { index, generation };
+        connection.timer = None;
+        let id = connection.id;
+        self.slots[index as usize].connection = Some(connection);
+        id
+    }
+
+    fn take_slot(&mut self) -> (u32, u32) {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot { generation: 0, connection: None });
+            self.slots.len() as u32 - 1
+        });
+        let slot = &mut self.slots[index as usize];
+        slot.generation = slot.generation.wrapping_add(1);
+        (index, slot.generation)
     }
 
     pub(super) fn remove(&mut self, id: ConnectionId) -> Option<Box<Connection>> {
@@ -194,6 +212,74 @@ impl Connection {
             tls.drain(&self.stream, &mut self.queue)?;
             return self.update_interest(poll);
         }
+        self.drain_plain()?;
+        self.update_interest(poll)
+    }
+
+    /// Whether the kernel has taken everything.
+    pub(super) fn is_written(&self) -> bool {
+        let layer_is = match &self.layer {
+            Layer::Tls(tls) => tls.is_written(),
+            Layer::Plain | Layer::Unknown => true,
+        };
+        layer_is && self.queue.is_empty()
+    }
+
+    /// Has a poll report the connection, which it did not know before.
+    pub(super) fn register(&mut self, poll: &Poll) -> io::Result<()> {
+        self.interest = Interest::READ;
+        poll.add(&self.stream, Token::Connection(self.id).encode(), self.interest)?;
+        self.update_interest(poll)
+    }
+
+    /// Changes what the connection is watched for.
+    pub(super) fn watch_for(&mut self, interest: Interest, poll: &Poll) -> io::Result<()> {
+        if interest != self.interest {
+            poll.modify(&self.stream, Token::Connection(self.id).encode(), interest)?;
+            self.interest = interest;
+        }
+        Ok(())
+    }
+
+    /// Reads bytes of a data connection within TLS.
+    pub(super) fn read_data(
+        &mut self,
+        room: &mut [u8],
+        plain: &mut Vec<u8>,
+        scratch: &mut Scratch,
+    ) -> io::Result<ReadOutcome> {
+        match &mut self.layer {
+            Layer::Tls(tls) => tls.read(&self.stream, room, plain, scratch),
+            Layer::Plain | Layer::Unknown => Ok(ReadOutcome::WouldBlock),
+        }
+    }
+
+    /// Writes bytes of a data connection within TLS. Those that the kernel does not
+    /// take wait; then [`Self::drain_data`] comes before more.
+    pub(super) fn send_data(&mut self, bytes: &[u8], scratch: &mut Scratch) -> io::Result<()> {
+        match &mut self.layer {
+            Layer::Tls(tls) => tls.send_bytes(&self.stream, bytes, scratch),
+            Layer::Plain | Layer::Unknown => Ok(()),
+        }
+    }
+
+    /// Writes what waits; true when nothing is left.
+    pub(super) fn drain_data(&mut self) -> io::Result<bool> {
+        if let Layer::Tls(tls) = &mut self.layer {
+            tls.drain(&self.stream, &mut self.queue)?;
+        } else {
+            self.drain_plain()?;
+        }
+        Ok(self.is_written())
+    }
+
+    /// Tells the client that the peer has said its last.
+    pub(super) fn end_data(&mut self) -> io::Result<()> {
+        self.say_goodbye();
+        self.stream.shutdown_write()
+    }
+
+    fn drain_plain(&mut self) -> io::Result<()> {
         while !self.queue.is_empty() {
             let sent = self.stream.write(self.queue.front())?;
             if sent == 0 {
@@ -201,7 +287,7 @@ impl Connection {
             }
             self.queue.consume(sent);
         }
-        self.update_interest(poll)
+        Ok(())
     }
 
     /// Tells a TLS client that this is the end and no attack.
@@ -215,20 +301,12 @@ impl Connection {
     /// bound waits, which only a client that asks without listening brings about,
     /// nothing more is read from it.
     fn update_interest(&mut self, poll: &Poll) -> io::Result<()> {
-        let written = match &self.layer {
-            Layer::Tls(tls) => tls.is_written(),
-            Layer::Plain | Layer::Unknown => true,
-        };
-        let interest = match (written && self.queue.is_empty(), self.queue.is_over()) {
+        let interest = match (self.is_written(), self.queue.is_over()) {
             (true, _) => Interest::READ,
             (false, false) => Interest::READ_WRITE,
             (false, true) => Interest::WRITE,
         };
-        if interest != self.interest {
-            poll.modify(&self.stream, Token::Connection(self.id).encode(), interest)?;
-            self.interest = interest;
-        }
-        Ok(())
+        self.watch_for(interest, poll)
     }
 }
 

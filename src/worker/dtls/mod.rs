@@ -152,7 +152,10 @@ impl Worker {
                 let _ = client.session.send([&self.reply[..len]], &mut self.plain);
                 self.send_pending(id, 0);
             }
-            Verdict::ReplyFrom { .. } | Verdict::Queued | Verdict::Drop(_) => {}
+            Verdict::ReplyFrom { .. }
+            | Verdict::HandOver { .. }
+            | Verdict::Queued
+            | Verdict::Drop(_) => {}
         }
     }
 
