@@ -1,6 +1,7 @@
 //! Certificates from their files.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -49,6 +50,49 @@ pub(super) fn announce(certificates: &Certificates) {
             tracing::warn!(file = %certificate.file, days, "the certificate ends soon");
         }
     }
+}
+
+/// Notices that files of certificates have changed.
+pub(super) struct Watch {
+    files: Vec<CertificateFiles>,
+    seen: Vec<Option<Stamp>>,
+}
+
+/// What tells one version of a file from another.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    inode: u64,
+    len: u64,
+    modified: Option<SystemTime>,
+}
+
+impl Watch {
+    /// Begins with the files as they are now.
+    pub(super) fn new(config: &Config) -> Self {
+        let files = config.tls.certificates.clone();
+        let seen = stamps(&files);
+        Self { files, seen }
+    }
+
+    /// Whether a file is another than at the last call. One that is missing is
+    /// about to be replaced: that counts once it is there.
+    pub(super) fn has_changed(&mut self) -> bool {
+        let now = stamps(&self.files);
+        if now.contains(&None) || now == self.seen {
+            return false;
+        }
+        self.seen = now;
+        true
+    }
+}
+
+fn stamps(files: &[CertificateFiles]) -> Vec<Option<Stamp>> {
+    let stamp = |path: &Path| {
+        let metadata = fs::metadata(path).ok()?;
+        let modified = metadata.modified().ok();
+        Some(Stamp { inode: metadata.ino(), len: metadata.len(), modified })
+    };
+    files.iter().flat_map(|files| [stamp(&files.chain), stamp(&files.key)]).collect()
 }
 
 /// What is in the files of one certificate, and their paths.

@@ -291,6 +291,14 @@ impl Running {
         self.certificates.as_deref()
     }
 
+    /// Gives the workers other certificates; sessions keep those that they have.
+    pub(super) async fn renew(&mut self, certificates: Arc<Certificates>) {
+        for post in &self.posts {
+            deliver(post, Mail::Certificates(certificates.clone())).await;
+        }
+        self.certificates = Some(certificates);
+    }
+
     /// Returns when a worker has ended although nobody told it to, with the reason.
     pub(super) async fn worker_ended(&mut self) -> String {
         match self.ended.recv().await {
@@ -302,12 +310,7 @@ impl Running {
     /// Stops the workers and adds up what they did.
     pub(super) async fn stop(mut self) -> Result<Summary, String> {
         for post in &self.posts {
-            let mut mail = Mail::Stop;
-            // A full mailbox is emptied within a turn of the worker's loop.
-            while let Err(back) = post.send(mail) {
-                mail = back;
-                tokio::task::yield_now().await;
-            }
+            deliver(post, Mail::Stop).await;
         }
         let mut total = Summary::default();
         for _ in 0..self.threads.len() {
@@ -321,5 +324,13 @@ impl Running {
             thread.join().map_err(|_| "a worker has panicked".to_owned())?;
         }
         Ok(total)
+    }
+}
+
+/// A full mailbox is emptied within a turn of the worker's loop.
+async fn deliver(post: &Post, mut mail: Mail) {
+    while let Err(back) = post.send(mail) {
+        mail = back;
+        tokio::task::yield_now().await;
     }
 }

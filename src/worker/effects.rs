@@ -63,6 +63,7 @@ impl Worker {
                     self.core.handle_input(now, Input::FromShard { shard: from, message });
                 }
                 Mail::Connection(moving) => self.on_moved_here(now, moving),
+                Mail::Certificates(certificates) => self.certificates = Some(certificates),
                 Mail::Stop => {
                     self.stopping = true;
                     return;

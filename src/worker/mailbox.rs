@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc::{self, error::TryRecvError, error::TrySendError};
@@ -10,6 +11,7 @@ use tokio::sync::mpsc::{self, error::TryRecvError, error::TrySendError};
 use super::relay_sockets::Held;
 use super::tcp_relay::Moving;
 use crate::io::Waker;
+use crate::tls::Certificates;
 use crate::turn::ShardMessage;
 
 /// Messages that may wait for a worker.
@@ -35,6 +37,8 @@ pub enum Mail {
     },
     /// A client's connection that belongs here.
     Connection(Moving),
+    /// Certificates for sessions that begin from now on.
+    Certificates(Arc<Certificates>),
     /// End every allocation and return.
     Stop,
 }
