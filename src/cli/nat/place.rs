@@ -2,10 +2,10 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::time::Instant;
 
 use tokio::net::lookup_host;
-use tokio::time::timeout;
+use tokio::time::timeout_at;
 
 use super::Stopped;
 use crate::nat::Outcome;
@@ -49,14 +49,14 @@ impl Place {
         Ok(Self { host: host.to_owned(), port })
     }
 
-    /// The addresses of the host that are wanted, at least one.
+    /// The addresses of the host that are wanted, at least one, if they are known by then.
     pub(super) async fn resolve(
         &self,
-        within: Duration,
+        until: Instant,
         wanted: &mut dyn FnMut(&IpAddr) -> bool,
     ) -> Result<Vec<SocketAddr>, Stopped> {
         let missing = |why: String| Stopped::new(Outcome::NoHost, why);
-        let found = timeout(within, lookup_host((self.host.as_str(), self.port)))
+        let found = timeout_at(until.into(), lookup_host((self.host.as_str(), self.port)))
             .await
             .map_err(|_| missing(format!("{} does not resolve in time", self.host)))?
             .map_err(|e| missing(format!("{} does not resolve: {e}", self.host)))?;
