@@ -18,6 +18,7 @@ pub(super) enum Finding {
     // Ways to the server.
     PortClosed(Transport),
     Silent(Transport),
+    Rejected(Transport),
     NoRoute,
     SocketError,
     Closed,
@@ -28,6 +29,7 @@ pub(super) enum Finding {
     PlainOnTlsPort,
     Http,
     NotStun,
+    UnusableAnswer,
     // TLS.
     Expired { ago: u64 },
     NotYetValid { ahead: u64 },
@@ -61,6 +63,7 @@ pub(super) enum Finding {
     RefusedOtherwise(u16),
     Redirected,
     RedirectedAgain,
+    RedirectedNowhere,
     // The relay.
     PrivateRelayedAddress { relayed: IpAddr, server: IpAddr },
     SecondRefused,
@@ -132,9 +135,11 @@ impl Finding {
         match self {
             _ if self.verdict() != Verdict::Fail => Outcome::Warnings,
             Self::NameNotFound | Self::OtherFamily | Self::DnsUnanswered => Outcome::NoName,
-            Self::PortClosed(_) | Self::Silent(_) | Self::SocketError | Self::OutOfTime => {
-                Outcome::Unreachable
-            }
+            Self::PortClosed(_)
+            | Self::Silent(_)
+            | Self::Rejected(_)
+            | Self::SocketError
+            | Self::OutOfTime => Outcome::Unreachable,
             Self::TlsOnPlainPort
             | Self::PlainOnTlsPort
             | Self::Expired { .. }
@@ -154,8 +159,10 @@ impl Finding {
             Self::Closed
             | Self::Http
             | Self::NotStun
+            | Self::UnusableAnswer
             | Self::OpenRelay
             | Self::NoChallenge
+            | Self::RedirectedNowhere
             | Self::StaleNonce
             | Self::BadIntegrity => Outcome::Protocol,
             _ => Outcome::Refused,
@@ -188,6 +195,7 @@ mod tests {
             DnsUnanswered,
             PortClosed(Transport::Udp),
             Silent(Transport::Tls),
+            Rejected(Transport::Tcp),
             NoRoute,
             SocketError,
             Closed,
@@ -197,6 +205,7 @@ mod tests {
             PlainOnTlsPort,
             Http,
             NotStun,
+            UnusableAnswer,
             Expired { ago: 90_000 },
             NotYetValid { ahead: 7200 },
             WrongName { host: "b.example.org".into(), names },
@@ -227,6 +236,7 @@ mod tests {
             RefusedOtherwise(499),
             Redirected,
             RedirectedAgain,
+            RedirectedNowhere,
             PrivateRelayedAddress { relayed: ip("10.0.0.5"), server: ip("8.8.8.8") },
             SecondRefused,
             OwnRelayRefused,
@@ -262,6 +272,7 @@ mod tests {
             (NameNotFound, Outcome::NoName, "spelling"),
             (PortClosed(Transport::Udp), Outcome::Unreachable, "UDP"),
             (Silent(Transport::Tls), Outcome::Unreachable, "drops TCP"),
+            (Rejected(Transport::Udp), Outcome::Unreachable, "rejects UDP"),
             (TlsOnPlainPort, Outcome::Tls, "use turns:"),
             (PlainOnTlsPort, Outcome::Tls, "?transport=tcp"),
             (Http, Outcome::Protocol, "web server"),
