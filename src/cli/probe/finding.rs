@@ -114,9 +114,11 @@ impl Finding {
     }
 
     /// A relayed address that peers elsewhere cannot reach, given by a server that
-    /// itself was reached at a public one.
+    /// itself was reached at a public one; or one that leads nowhere but to the host it
+    /// is on.
     pub(super) fn of_relayed_address(relayed: IpAddr, server: IpAddr) -> Option<Self> {
-        (is_special(relayed) && !is_special(server))
+        let stays_there = |ip: IpAddr| ip.is_loopback() || ip.is_unspecified();
+        (is_special(relayed) && !is_special(server) || stays_there(relayed) && !stays_there(server))
             .then_some(Self::PrivateRelayedAddress { relayed, server })
     }
 
@@ -344,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn a_private_relayed_address_is_a_fault_of_public_servers_only() {
+    fn a_relayed_address_where_nobody_gets() {
         let fault = |relayed: &str, server: &str| {
             Finding::of_relayed_address(ip(relayed), ip(server)).map(|finding| finding.hint())
         };
@@ -352,6 +354,9 @@ mod tests {
             let hint = fault(relayed, "8.8.8.8").expect(relayed);
             assert!(hint.contains(&format!("external-ip=8.8.8.8/{relayed}")), "{hint}");
             assert!(hint.contains("advertise = \"8.8.8.8\""), "{hint}");
+        }
+        for relayed in ["127.0.0.1", "0.0.0.0"] {
+            assert!(fault(relayed, "192.168.1.5").is_some(), "{relayed}");
         }
         for (relayed, server) in
             [("10.0.0.5", "10.0.0.5"), ("127.0.0.1", "127.0.0.1"), ("1.1.1.1", "8.8.8.8")]
