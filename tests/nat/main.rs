@@ -215,6 +215,20 @@ fn a_flood_does_not_hold_up_the_clock() {
 }
 
 #[test]
+fn nobody_has_to_read_standard_error() {
+    let server = Server::start(Kind::OneAddress);
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = Command::new(env!("CARGO_BIN_EXE_sturn"))
+        .args(["nat", &server.name(), "--timeout", "2s", "--json"])
+        .stderr(writer)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(21));
+    serde_json::from_slice::<Value>(&output.stdout).unwrap();
+}
+
+#[test]
 fn ctrl_c_does_not_blame_the_server() {
     let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
     let args = [&*silent.local_addr().unwrap().to_string(), "--json"];

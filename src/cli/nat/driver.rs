@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::sleep_until;
 
+use super::super::tell;
 use super::Stopped;
 use crate::config::format_duration;
 use crate::nat::{Action, Discovery, Parity, Progress, Question, Report, SocketId};
@@ -147,7 +148,7 @@ pub(super) async fn drive(question: Question, binding: Binding) -> Result<Report
             biased;
             _ = &mut interrupted => {
                 driver.discovery.interrupt();
-                eprintln!("Interrupted; this is what is known.");
+                tell("Interrupted; this is what is known.");
             }
             Some(event) = inbox.recv() => {
                 driver.handle(event);
@@ -282,12 +283,12 @@ async fn run_tcp(
 }
 
 fn say(progress: Progress) {
-    match progress {
-        Progress::MeasuringLifetime { longest } => eprintln!(
+    tell(&match progress {
+        Progress::MeasuringLifetime { longest } => format!(
             "Measuring how long an idle mapping lives, up to {}; Ctrl-C ends it.",
             format_duration(longest)
         ),
-        Progress::MappingAlive { after } => eprintln!("  {:>6}  alive", format_duration(after)),
-        Progress::MappingGone { after } => eprintln!("  {:>6}  gone", format_duration(after)),
-    }
+        Progress::MappingAlive { after } => format!("  {:>6}  alive", format_duration(after)),
+        Progress::MappingGone { after } => format!("  {:>6}  gone", format_duration(after)),
+    });
 }

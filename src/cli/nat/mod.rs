@@ -10,7 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use super::print;
+use super::{print, tell};
 use crate::config::{format_duration, parse_duration};
 use crate::nat::{self, Contact, Outcome, Question, Report};
 use driver::Binding;
@@ -96,7 +96,7 @@ pub(super) fn run(args: &Args) -> ExitCode {
         return finish(&text, told.outcome);
     }
     if let Some(problem) = &told.problem {
-        eprintln!("sturn: {name}: {problem}", name = told.name);
+        tell(&format!("sturn: {name}: {problem}", name = told.name));
     }
     let text = told.report.as_ref().map(text::report).unwrap_or_default();
     finish(&text, told.outcome)
@@ -172,14 +172,13 @@ async fn first_reachable(
 fn announce(args: &Args, question: &Question, binding: &Binding) {
     let bound = format_duration(args.timeout);
     let (name, server) = (&args.server, question.server);
-    eprint!("Asking {name} ({server}) from {}; at most {bound}", binding.local());
-    match question.longest_lifetime() {
-        Some(longest) => {
-            let longest = Duration::from_secs(longest.as_secs() + 1);
-            eprintln!(", then up to {} for the lifetime", format_duration(longest));
-        }
-        None => eprintln!(),
+    let mut line = format!("Asking {name} ({server}) from {}; at most {bound}", binding.local());
+    if let Some(longest) = question.longest_lifetime() {
+        let longest = Duration::from_secs(longest.as_secs() + 1);
+        // Writing to a string does not fail.
+        let _ = write!(line, ", then up to {} for the lifetime", format_duration(longest));
     }
+    tell(&line);
 }
 
 /// What is in the way, if it is not a NAT.
