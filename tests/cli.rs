@@ -325,7 +325,7 @@ fn every_command_has_a_man_page_that_says_what_its_help_says() {
     assert!(commands.contains(&"serve") && commands.contains(&"check"), "{commands:?}");
     for command in commands {
         let text = page(&format!("sturn-{command}.1")).replace("\\-", "-");
-        for option in sturn(&[command, "--help"], &[]).stdout.split([' ', ',', '\n', '=']) {
+        for option in sturn(&[command, "--help"], &[]).stdout.split([' ', ',', '\n', '=', '[']) {
             if option.starts_with("--") && option.len() > 2 {
                 assert!(text.contains(option), "{option} is not in sturn-{command}.1");
             }

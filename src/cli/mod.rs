@@ -103,7 +103,7 @@ impl Failure {
     }
 
     fn report(self) -> ExitCode {
-        eprintln!("{}", self.message);
+        tell(&self.message);
         self.exit.into()
     }
 }
@@ -142,6 +142,11 @@ impl ConfigArg {
 
 fn load(file: &Path) -> Result<Config, Failure> {
     Ok(Config::load(file)?)
+}
+
+/// A line on standard error. Nobody is left to tell when that is closed.
+fn tell(line: &str) {
+    let _ = writeln!(io::stderr().lock(), "{line}");
 }
 
 /// Writes a result. A reader that went away is not an error: it had enough.

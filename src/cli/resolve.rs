@@ -157,9 +157,9 @@ impl Resolver {
                 ips.dedup();
                 Some(ips).filter(|ips| !ips.is_empty()).ok_or_else(|| self.nothing(name))
             }
-            Err(error) if error.is_nx_domain() || error.is_no_records_found() => {
-                Err(self.nothing(name))
-            }
+            // The name itself does not exist, so no other family has it either.
+            Err(error) if error.is_nx_domain() => Err(ResolveError::NotFound(name.to_owned())),
+            Err(error) if error.is_no_records_found() => Err(self.nothing(name)),
             Err(error) => Err(ResolveError::Dns(name.to_owned(), error.to_string())),
         }
     }
@@ -223,8 +223,9 @@ impl Resolver {
         match self.dns.lookup(name, RecordType::SRV).await {
             Ok(found) => {
                 let records = found.answers().iter().filter_map(|record| match &record.data {
-                    // The root as target says that there is no such service (RFC 2782).
-                    RData::SRV(srv) if !srv.target.is_root() => Some(srv.clone()),
+                    // The root as target says that there is no such service (RFC 2782);
+                    // port 0 leads nowhere.
+                    RData::SRV(srv) if !srv.target.is_root() && srv.port != 0 => Some(srv.clone()),
                     _ => None,
                 });
                 let mut records: Vec<SRV> = records.collect();

@@ -271,8 +271,10 @@ impl Exchanges {
         let Some(peer) = self.sockets[socket.index()].peer else {
             return self.handle_message(socket, from, bytes);
         };
-        let stream = &mut self.sockets[socket.index()].stream;
-        stream.extend_from_slice(bytes);
+        if !matches!(self.sockets[socket.index()].state, SocketState::Open { .. }) {
+            return; // given up already
+        }
+        self.sockets[socket.index()].stream.extend_from_slice(bytes);
         loop {
             let stream = &mut self.sockets[socket.index()].stream;
             match wire::message_length(stream) {
@@ -281,10 +283,18 @@ impl Exchanges {
                     self.handle_message(socket, peer, &message);
                 }
                 Ok(_) if stream.len() < STREAM_LIMIT => break,
-                Ok(_) => return self.handle_garbage(socket, peer, Garbage::NotStun),
-                Err(garbage) => return self.handle_garbage(socket, peer, garbage),
+                Ok(_) => return self.give_up(socket, peer, Garbage::NotStun),
+                Err(garbage) => return self.give_up(socket, peer, garbage),
             }
         }
+    }
+
+    /// Nothing of use can follow on a stream that has gone astray, however much does.
+    fn give_up(&mut self, socket: SocketId, peer: SocketAddr, garbage: Garbage) {
+        self.handle_garbage(socket, peer, garbage);
+        self.sockets[socket.index()].stream = Vec::new();
+        self.handle_closed(socket, "the server sent bytes that are no STUN message");
+        self.close(socket);
     }
 
     pub(super) fn handle_timeout(&mut self, now: Instant) {

@@ -58,6 +58,8 @@ pub use verdict::{Outcome, calls, classify};
 /// The longest way through the tests, in units of time: hairpinning in three
 /// exchanges after the contact, and some slack for the shell.
 const UNITS: u32 = 4 * exchange::PATIENCE + 4;
+/// Exchanges in a row that a lifetime takes, besides the wait.
+const LIFETIME_EXCHANGES: u32 = 6;
 /// Where TCP passes when nothing else does.
 const HTTPS: u16 = 443;
 
@@ -75,6 +77,15 @@ pub struct Question {
     pub lifetime: Option<Duration>,
     /// Source of all transaction ids.
     pub seed: [u8; 32],
+}
+
+impl Question {
+    /// The longest that the lifetime may take on top of `timeout`: what is asked before
+    /// and behind the longest wait may go unanswered, too.
+    pub fn longest_lifetime(&self) -> Option<Duration> {
+        let around = self.timeout / UNITS * LIFETIME_EXCHANGES * exchange::PATIENCE;
+        self.lifetime.map(|longest| longest + around)
+    }
 }
 
 /// Names a socket. They are numbered from 0 on.
@@ -259,7 +270,8 @@ impl Discovery {
     /// Ends the discovery with what is known so far.
     pub fn interrupt(&mut self) {
         match std::mem::replace(&mut self.phase, Phase::Done) {
-            Phase::Contact(_) | Phase::Done => {}
+            Phase::Done => {}
+            Phase::Contact(_) => self.report.contact = Contact::Interrupted,
             Phase::Tests(tests) => self.conclude(&tests),
             Phase::Lifetime(test) => self.report.lifetime = test.finding(),
         }
@@ -356,11 +368,15 @@ impl Discovery {
         mapped: SocketAddr,
     ) -> Phase {
         let primary = self.question.server;
-        let other = self.report.other_address;
-        if let Some(Err(lie)) = other.map(|other| advertised::check(primary, other)) {
-            self.report.contact = Contact::Misbehaves(Misbehaviour::Lies(lie));
-            return Phase::Done;
-        }
+        let origin = self.report.response_origin;
+        let locate = |other| advertised::locate(primary, origin, mapped, other);
+        let other = match self.report.other_address.map_or(Ok(None), locate) {
+            Ok(other) => other,
+            Err(lie) => {
+                self.report.contact = Contact::Misbehaves(Misbehaviour::Lies(lie));
+                return Phase::Done;
+            }
+        };
         let target = Target { primary, other };
         let exchanges = &mut self.exchanges;
         Phase::Tests(Box::new(TestsPhase {

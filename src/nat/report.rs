@@ -151,6 +151,8 @@ named! {
         ServerIgnores = "server-ignores", "the server ignores what the test asks for";
         /// The server does not accept TCP connections.
         NoTcp = "no-tcp", "the server takes no TCP";
+        /// The server closed the first connection before others could share its port.
+        ConnectionClosed = "connection-closed", "the server closes connections at once";
         /// Too few answers came to tell silence from loss.
         Lost = "lost", "too many packets were lost";
         /// The mapping of one socket changed under way.
@@ -255,6 +257,8 @@ pub enum Contact {
     },
     /// Nothing answered.
     Nothing,
+    /// Nobody waited for an answer.
+    Interrupted,
     /// This system could not send.
     Local {
         /// What it said.

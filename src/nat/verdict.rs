@@ -130,6 +130,7 @@ pub fn classify(report: &Report) -> Outcome {
         Contact::Udp => {}
         Contact::TcpOnly { .. } => return Outcome::UdpBlocked,
         Contact::Nothing => return Outcome::Unavailable,
+        Contact::Interrupted => return Outcome::Inconclusive,
         Contact::Local { .. } => return Outcome::Local,
         Contact::Misbehaves(_) => return Outcome::Protocol,
     }
@@ -195,7 +196,9 @@ pub fn calls(report: &Report) -> Option<&'static str> {
         Outcome::UdpBlocked => {
             "No direct calls: a relay (TURN) over TCP or TLS is needed for every call."
         }
-        Outcome::NotDecidable | Outcome::Inconclusive => undecided_calls(report),
+        Outcome::NotDecidable | Outcome::Inconclusive if report.contact == Contact::Udp => {
+            undecided_calls(report)
+        }
         _ => return None,
     })
 }

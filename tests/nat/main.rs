@@ -10,7 +10,7 @@ mod server;
 
 use std::io::Read;
 use std::net::{TcpListener, UdpSocket};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -46,8 +46,11 @@ fn nat(args: &[&str]) -> Run {
 
 #[track_caller]
 fn nat_with(args: &[&str], variables: &[(&str, &str)]) -> Run {
-    let started = Instant::now();
-    let mut child = Command::new(env!("CARGO_BIN_EXE_sturn"))
+    end_of(start(args, variables), args)
+}
+
+fn start(args: &[&str], variables: &[(&str, &str)]) -> Child {
+    Command::new(env!("CARGO_BIN_EXE_sturn"))
         .arg("nat")
         .args(args)
         .env_remove("STURN_SERVER")
@@ -56,7 +59,12 @@ fn nat_with(args: &[&str], variables: &[(&str, &str)]) -> Run {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .expect("the binary starts");
+        .expect("the binary starts")
+}
+
+#[track_caller]
+fn end_of(mut child: Child, args: &[&str]) -> Run {
+    let started = Instant::now();
     while child.try_wait().expect("the child can be waited for").is_none() {
         if started.elapsed() > DEADLINE {
             let _ = child.kill();
@@ -193,6 +201,47 @@ fn what_is_no_stun_server_is_76() {
         assert_eq!(run.json()["misbehaviour"], misbehaviour, "{kind:?}\n{}", run.all());
         assert_eq!(run.json()["exit-code"], 76);
     }
+}
+
+#[test]
+fn a_flood_does_not_hold_up_the_clock() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let name = listener.local_addr().unwrap().to_string();
+    server::flood(UdpSocket::bind(&*name).unwrap(), listener);
+    let run = nat(&[&name, "--timeout", "2s", "--json"]);
+    assert_eq!(run.code, 76, "{}", run.all());
+    assert_eq!(run.json()["misbehaviour"], "garbage");
+    assert!(run.took < Duration::from_secs(4), "{:?}", run.took);
+}
+
+#[test]
+fn nobody_has_to_read_standard_error() {
+    let server = Server::start(Kind::OneAddress);
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = Command::new(env!("CARGO_BIN_EXE_sturn"))
+        .args(["nat", &server.name(), "--timeout", "2s", "--json"])
+        .stderr(writer)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(21));
+    serde_json::from_slice::<Value>(&output.stdout).unwrap();
+}
+
+#[test]
+fn ctrl_c_does_not_blame_the_server() {
+    let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let args = [&*silent.local_addr().unwrap().to_string(), "--json"];
+    let child = start(&args, &[]);
+    // It asks, so it listens for the signal.
+    silent.set_read_timeout(Some(DEADLINE)).unwrap();
+    silent.recv_from(&mut [0; 64]).unwrap();
+    let pid = child.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    let run = end_of(child, &args);
+    assert_eq!(run.code, 22, "{}", run.all());
+    assert_eq!(run.json()["outcome"], "inconclusive");
+    assert!(run.json()["problem"].as_str().unwrap().contains("interrupted"));
 }
 
 #[test]

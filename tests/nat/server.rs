@@ -79,6 +79,21 @@ pub fn serve_tcp(listener: TcpListener) -> JoinHandle<()> {
     })
 }
 
+/// Sends bytes of no use for ever, on the first connection and to whoever sends a
+/// datagram, as fast as they are taken.
+pub fn flood(socket: UdpSocket, listener: TcpListener) {
+    thread::spawn(move || {
+        let Ok((mut stream, _)) = listener.accept() else { return };
+        while stream.write_all(&[b'x'; 65_536]).is_ok() {}
+    });
+    thread::spawn(move || {
+        let Ok((_, from)) = socket.recv_from(&mut [0; 64]) else { return };
+        // Connected, so that it learns when the client's socket is closed.
+        socket.connect(from).unwrap();
+        while socket.send(b"220 mail.example.org ESMTP").is_ok() {}
+    });
+}
+
 /// Address 1 with port 1 and 2, then address 2 with port 1 and 2: as numbered by
 /// the two bits of CHANGE-REQUEST.
 fn bind_four() -> [UdpSocket; 4] {

@@ -80,6 +80,19 @@ fn a_name_that_does_not_exist() {
     let run = probe("turn:missing.test", &["--dns", &dns]);
     run.ends_with(68).found("resolve", "name-not-found", "spelling");
     assert_eq!(run.json()["transports"].as_array().unwrap().len(), 0);
+    let run = probe("turn:missing.test", &["--dns", &dns, "-4"]);
+    run.ends_with(68).found("resolve", "name-not-found", "spelling");
+}
+
+#[test]
+fn an_srv_record_that_leads_nowhere() {
+    let dns = dns(vec![
+        srv("_turn._udp.site.test", 10, 0, "a.site.test"),
+        a("a.site.test", [127, 0, 0, 8]),
+        a("site.test", [127, 0, 0, 9]),
+    ]);
+    let report = probe("turn:site.test?transport=udp", &["--dns", &dns]).json();
+    assert_eq!(addresses(&report), ["127.0.0.9:3478"], "as without the record");
 }
 
 #[test]

@@ -144,6 +144,32 @@ fn another_server_is_followed_once() {
 }
 
 #[test]
+fn an_answer_that_is_malformed_is_not_silence() {
+    let reason = [&[0, 0, 4, 0], &[b'x'; 9000][..]].concat();
+    let server = fake::udp(move |request, _| {
+        // A reason phrase far beyond the 763 bytes of RFC 8489 section 14.8.
+        let mut answer = error(request, 400, &[]);
+        answer.truncate(20);
+        answer.extend(attribute(0x0009, &reason));
+        let length = u16::try_from(answer.len() - 20).unwrap();
+        answer[2..4].copy_from_slice(&length.to_be_bytes());
+        Some(answer)
+    });
+    let run = probe(&format!("stun:{server}"), &["--timeout", "2s"]);
+    run.ends_with(76).found("binding", "unusable-answer", "a defect of the server");
+}
+
+#[test]
+fn an_alternate_server_that_is_nowhere() {
+    for nowhere in ["127.0.0.1:0", "0.0.0.0:3478", "224.0.0.1:3478"] {
+        let nowhere: SocketAddr = nowhere.parse().unwrap();
+        let front = turn(move |request, _| Some(error(request, 300, &[alternate(nowhere)])));
+        let run = probe_as_alice(&format!("turn:{front}?transport=udp"), &[]);
+        run.ends_with(76).found("redirect", "redirected-nowhere", "alternate-server");
+    }
+}
+
+#[test]
 fn what_a_server_calls_itself_cannot_steer_the_terminal() {
     let server = fake::udp(|request, from| {
         Some(success(request, &[mapped(from), software("x\x1b]0;owned\x07")]))
@@ -151,6 +177,17 @@ fn what_a_server_calls_itself_cannot_steer_the_terminal() {
     let run = run(&["probe", &format!("stun:{server}")], &[]);
     assert_eq!(run.code, 0, "{run}");
     assert!(run.stdout.contains("owned") && !run.stdout.contains('\x1b'), "{:?}", run.stdout);
+}
+
+#[test]
+fn nor_can_it_through_json() {
+    let server = fake::udp(|request, from| {
+        Some(success(request, &[mapped(from), software("x\x1b]0;owned\u{9c}\u{7f}")]))
+    });
+    let run = probe(&format!("stun:{server}"), &[]);
+    let steers = |c: char| c.is_control() && c != '\n';
+    assert!(!run.stdout.contains(steers), "{:?}", run.stdout);
+    assert_eq!(run.json()["transports"][0]["software"], "x\x1b]0;owned\u{9c}\u{7f}");
 }
 
 #[test]

@@ -12,12 +12,16 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::sleep_until;
 
+use super::super::tell;
 use super::Stopped;
 use crate::config::format_duration;
 use crate::nat::{Action, Discovery, Parity, Progress, Question, Report, SocketId};
 
 /// The largest datagram.
 const DATAGRAM: usize = 65_535;
+/// Packets that wait to be looked at; what comes beyond waits in the system, or is
+/// lost there.
+const BACKLOG: usize = 256;
 /// How often a port of the wanted parity is looked for.
 const TRIES: usize = 64;
 
@@ -120,12 +124,12 @@ struct Driver {
     binding: Arc<Binding>,
     discovery: Discovery,
     sockets: HashMap<SocketId, Socket>,
-    events: mpsc::UnboundedSender<Event>,
+    events: mpsc::Sender<Event>,
 }
 
 /// Runs a discovery to its end, or to the first Ctrl-C.
 pub(super) async fn drive(question: Question, binding: Binding) -> Result<Report, Stopped> {
-    let (events, mut inbox) = mpsc::unbounded_channel();
+    let (events, mut inbox) = mpsc::channel(BACKLOG);
     let mut driver = Driver {
         binding: Arc::new(binding),
         discovery: Discovery::new(Instant::now(), question),
@@ -144,9 +148,12 @@ pub(super) async fn drive(question: Question, binding: Binding) -> Result<Report
             biased;
             _ = &mut interrupted => {
                 driver.discovery.interrupt();
-                eprintln!("Interrupted; this is what is known.");
+                tell("Interrupted; this is what is known.");
             }
-            Some(event) = inbox.recv() => driver.handle(event),
+            Some(event) = inbox.recv() => {
+                driver.handle(event);
+                driver.look_at_the_clock();
+            }
             () = sleep_until(due.into()) => driver.discovery.handle_timeout(Instant::now()),
         }
     }
@@ -161,6 +168,14 @@ impl Driver {
             Event::Received(socket, from, bytes) => {
                 self.discovery.handle_receive(now, socket, from, &bytes);
             }
+        }
+    }
+
+    /// A flood of packets must not hold up what is due.
+    fn look_at_the_clock(&mut self) {
+        let now = Instant::now();
+        if self.discovery.poll_timeout().is_some_and(|due| due <= now) {
+            self.discovery.handle_timeout(now);
         }
     }
 
@@ -195,7 +210,7 @@ impl Driver {
         let task = tokio::spawn(async move {
             let connection = async {
                 let stream = binding.tcp(to, local).await?;
-                let _ = events.send(Event::Opened(id, stream.local_addr()?));
+                let _ = events.send(Event::Opened(id, stream.local_addr()?)).await;
                 run_tcp(id, to, stream, outbox, &events).await
             };
             let why = match connection.await {
@@ -203,7 +218,7 @@ impl Driver {
                 Err(e) => e.to_string(),
             };
             // The driver may have ended already.
-            let _ = events.send(Event::Closed(id, why));
+            let _ = events.send(Event::Closed(id, why)).await;
         });
         self.sockets.insert(id, Socket::Tcp { bytes, task });
     }
@@ -231,12 +246,12 @@ impl Driver {
     }
 }
 
-async fn read_udp(id: SocketId, socket: Arc<UdpSocket>, events: mpsc::UnboundedSender<Event>) {
+async fn read_udp(id: SocketId, socket: Arc<UdpSocket>, events: mpsc::Sender<Event>) {
     let mut buffer = vec![0; DATAGRAM];
     loop {
         // An error is news about an earlier datagram; the socket goes on.
         if let Ok((length, from)) = socket.recv_from(&mut buffer).await
-            && events.send(Event::Received(id, from, buffer[..length].to_vec())).is_err()
+            && events.send(Event::Received(id, from, buffer[..length].to_vec())).await.is_err()
         {
             return;
         }
@@ -248,7 +263,7 @@ async fn run_tcp(
     to: SocketAddr,
     mut stream: TcpStream,
     mut outbox: mpsc::UnboundedReceiver<Vec<u8>>,
-    events: &mpsc::UnboundedSender<Event>,
+    events: &mpsc::Sender<Event>,
 ) -> io::Result<()> {
     let mut buffer = vec![0; 4096];
     loop {
@@ -260,7 +275,7 @@ async fn run_tcp(
             length = stream.read(&mut buffer) => match length? {
                 0 => return Ok(()),
                 length => {
-                    let _ = events.send(Event::Received(id, to, buffer[..length].to_vec()));
+                    let _ = events.send(Event::Received(id, to, buffer[..length].to_vec())).await;
                 }
             },
         }
@@ -268,12 +283,12 @@ async fn run_tcp(
 }
 
 fn say(progress: Progress) {
-    match progress {
-        Progress::MeasuringLifetime { longest } => eprintln!(
+    tell(&match progress {
+        Progress::MeasuringLifetime { longest } => format!(
             "Measuring how long an idle mapping lives, up to {}; Ctrl-C ends it.",
             format_duration(longest)
         ),
-        Progress::MappingAlive { after } => eprintln!("  {:>6}  alive", format_duration(after)),
-        Progress::MappingGone { after } => eprintln!("  {:>6}  gone", format_duration(after)),
-    }
+        Progress::MappingAlive { after } => format!("  {:>6}  alive", format_duration(after)),
+        Progress::MappingGone { after } => format!("  {:>6}  gone", format_duration(after)),
+    });
 }

@@ -8,9 +8,9 @@ mod text;
 use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::print;
+use super::{print, tell};
 use crate::config::{format_duration, parse_duration};
 use crate::nat::{self, Contact, Outcome, Question, Report};
 use driver::Binding;
@@ -42,8 +42,8 @@ pub(super) struct Args {
     /// Send through this network interface
     #[arg(long, value_name = "NAME")]
     interface: Option<String>,
-    /// Bound on the whole run without --lifetime; requests are first repeated after
-    /// 1/64 of it
+    /// Bound on the whole run without --lifetime; names are looked up within half of it,
+    /// and requests are first repeated after 1/64 of what is left
     #[arg(long, value_name = "DURATION", default_value = "16s", value_parser = parse_timeout)]
     timeout: Duration,
     /// Measure how long an idle UDP mapping lives, up to MAX; takes as long as it lives
@@ -96,7 +96,7 @@ pub(super) fn run(args: &Args) -> ExitCode {
         return finish(&text, told.outcome);
     }
     if let Some(problem) = &told.problem {
-        eprintln!("sturn: {name}: {problem}", name = told.name);
+        tell(&format!("sturn: {name}: {problem}", name = told.name));
     }
     let text = told.report.as_ref().map(text::report).unwrap_or_default();
     finish(&text, told.outcome)
@@ -132,18 +132,22 @@ async fn prepare(args: &Args) -> Result<(Binding, Question), Stopped> {
         (.., Some(source)) => ip.is_ipv4() == source.is_ipv4(),
         _ => true,
     };
-    let addresses = args.server.resolve(args.timeout, &mut wanted).await?;
+    let started = Instant::now();
+    // Names may take half of the time, so that the rest is worth having.
+    let until = started + args.timeout / 2;
+    let addresses = args.server.resolve(until, &mut wanted).await?;
     let interface = args.interface.as_deref();
     let (server, binding) = first_reachable(&addresses, args.source, interface).await?;
     let mut same_family = |ip: &IpAddr| ip.is_ipv4() == server.is_ipv4();
     let second = match &args.second {
-        Some(place) => place.resolve(args.timeout, &mut same_family).await?.first().copied(),
+        Some(place) => place.resolve(until, &mut same_family).await?.first().copied(),
         None => None,
     };
     let mut seed = [0; 32];
     getrandom::fill(&mut seed)
         .map_err(|e| Stopped::new(Outcome::Local, format!("no randomness: {e}")))?;
-    let (timeout, lifetime) = (args.timeout, args.lifetime);
+    let timeout = args.timeout.saturating_sub(started.elapsed());
+    let lifetime = args.lifetime;
     Ok((binding, Question { server, second, timeout, lifetime, seed }))
 }
 
@@ -168,11 +172,13 @@ async fn first_reachable(
 fn announce(args: &Args, question: &Question, binding: &Binding) {
     let bound = format_duration(args.timeout);
     let (name, server) = (&args.server, question.server);
-    eprint!("Asking {name} ({server}) from {}; at most {bound}", binding.local());
-    match args.lifetime {
-        Some(longest) => eprintln!(", then up to {} for the lifetime", format_duration(longest)),
-        None => eprintln!(),
+    let mut line = format!("Asking {name} ({server}) from {}; at most {bound}", binding.local());
+    if let Some(longest) = question.longest_lifetime() {
+        let longest = Duration::from_secs(longest.as_secs() + 1);
+        // Writing to a string does not fail.
+        let _ = write!(line, ", then up to {} for the lifetime", format_duration(longest));
     }
+    tell(&line);
 }
 
 /// What is in the way, if it is not a NAT.
@@ -189,6 +195,7 @@ fn problem(report: &Report) -> Option<String> {
              drops everything"
                 .to_owned(),
         ),
+        Contact::Interrupted => Some("interrupted before anything answered".to_owned()),
         Contact::Local { why } => Some(format!("this system cannot send: {why}")),
         Contact::Misbehaves(how) => Some(format!("not usable as a STUN server here: {how}")),
     }

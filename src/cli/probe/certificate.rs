@@ -47,6 +47,25 @@ pub(super) struct Certificate {
     pub(super) not_after: u64,
 }
 
+/// The longest text that is worth showing: a name of the DNS.
+const LONGEST: usize = 253;
+/// Names that are shown; certificates of large sites have hundreds.
+const SHOWN: usize = 8;
+
+/// Names for people, the first ones if there are many.
+pub(super) fn list(names: &[String]) -> String {
+    match names.split_at_checked(SHOWN) {
+        Some((first, rest)) if !rest.is_empty() => {
+            format!("{} and {} more", first.join(", "), rest.len())
+        }
+        _ => names.join(", "),
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).chars().take(LONGEST).collect()
+}
+
 impl Certificate {
     /// Reads a certificate in DER; `None` if it is none.
     pub(super) fn read(der: &[u8]) -> Option<Self> {
@@ -118,7 +137,7 @@ fn name(dn: &[u8]) -> String {
                 let mut pair = Der(pair);
                 let kind = pair.expect(OBJECT_IDENTIFIER)?;
                 let (_, value) = pair.next()?;
-                Some((kind, String::from_utf8_lossy(value).into_owned()))
+                Some((kind, text(value)))
             },
         )
     };
@@ -167,7 +186,7 @@ fn alternative_names(extensions: &[u8]) -> Vec<String> {
 
 fn general_name(tag: u8, name: &[u8]) -> Option<String> {
     match tag {
-        DNS_NAME => Some(String::from_utf8_lossy(name).into_owned()),
+        DNS_NAME => Some(text(name)),
         IP_ADDRESS => {
             let v4 = <[u8; 4]>::try_from(name).map(|ip| IpAddr::V4(Ipv4Addr::from(ip)));
             let v6 = <[u8; 16]>::try_from(name).map(|ip| IpAddr::V6(Ipv6Addr::from(ip)));

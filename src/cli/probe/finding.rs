@@ -18,6 +18,7 @@ pub(super) enum Finding {
     // Ways to the server.
     PortClosed(Transport),
     Silent(Transport),
+    Rejected(Transport),
     NoRoute,
     SocketError,
     Closed,
@@ -28,6 +29,7 @@ pub(super) enum Finding {
     PlainOnTlsPort,
     Http,
     NotStun,
+    UnusableAnswer,
     // TLS.
     Expired { ago: u64 },
     NotYetValid { ahead: u64 },
@@ -61,6 +63,7 @@ pub(super) enum Finding {
     RefusedOtherwise(u16),
     Redirected,
     RedirectedAgain,
+    RedirectedNowhere,
     // The relay.
     PrivateRelayedAddress { relayed: IpAddr, server: IpAddr },
     SecondRefused,
@@ -111,9 +114,11 @@ impl Finding {
     }
 
     /// A relayed address that peers elsewhere cannot reach, given by a server that
-    /// itself was reached at a public one.
+    /// itself was reached at a public one; or one that leads nowhere but to the host it
+    /// is on.
     pub(super) fn of_relayed_address(relayed: IpAddr, server: IpAddr) -> Option<Self> {
-        (is_special(relayed) && !is_special(server))
+        let stays_there = |ip: IpAddr| ip.is_loopback() || ip.is_unspecified();
+        (is_special(relayed) && !is_special(server) || stays_there(relayed) && !stays_there(server))
             .then_some(Self::PrivateRelayedAddress { relayed, server })
     }
 
@@ -132,9 +137,11 @@ impl Finding {
         match self {
             _ if self.verdict() != Verdict::Fail => Outcome::Warnings,
             Self::NameNotFound | Self::OtherFamily | Self::DnsUnanswered => Outcome::NoName,
-            Self::PortClosed(_) | Self::Silent(_) | Self::SocketError | Self::OutOfTime => {
-                Outcome::Unreachable
-            }
+            Self::PortClosed(_)
+            | Self::Silent(_)
+            | Self::Rejected(_)
+            | Self::SocketError
+            | Self::OutOfTime => Outcome::Unreachable,
             Self::TlsOnPlainPort
             | Self::PlainOnTlsPort
             | Self::Expired { .. }
@@ -154,8 +161,10 @@ impl Finding {
             Self::Closed
             | Self::Http
             | Self::NotStun
+            | Self::UnusableAnswer
             | Self::OpenRelay
             | Self::NoChallenge
+            | Self::RedirectedNowhere
             | Self::StaleNonce
             | Self::BadIntegrity => Outcome::Protocol,
             _ => Outcome::Refused,
@@ -188,6 +197,7 @@ mod tests {
             DnsUnanswered,
             PortClosed(Transport::Udp),
             Silent(Transport::Tls),
+            Rejected(Transport::Tcp),
             NoRoute,
             SocketError,
             Closed,
@@ -197,6 +207,7 @@ mod tests {
             PlainOnTlsPort,
             Http,
             NotStun,
+            UnusableAnswer,
             Expired { ago: 90_000 },
             NotYetValid { ahead: 7200 },
             WrongName { host: "b.example.org".into(), names },
@@ -227,6 +238,7 @@ mod tests {
             RefusedOtherwise(499),
             Redirected,
             RedirectedAgain,
+            RedirectedNowhere,
             PrivateRelayedAddress { relayed: ip("10.0.0.5"), server: ip("8.8.8.8") },
             SecondRefused,
             OwnRelayRefused,
@@ -262,6 +274,7 @@ mod tests {
             (NameNotFound, Outcome::NoName, "spelling"),
             (PortClosed(Transport::Udp), Outcome::Unreachable, "UDP"),
             (Silent(Transport::Tls), Outcome::Unreachable, "drops TCP"),
+            (Rejected(Transport::Udp), Outcome::Unreachable, "rejects UDP"),
             (TlsOnPlainPort, Outcome::Tls, "use turns:"),
             (PlainOnTlsPort, Outcome::Tls, "?transport=tcp"),
             (Http, Outcome::Protocol, "web server"),
@@ -333,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn a_private_relayed_address_is_a_fault_of_public_servers_only() {
+    fn a_relayed_address_where_nobody_gets() {
         let fault = |relayed: &str, server: &str| {
             Finding::of_relayed_address(ip(relayed), ip(server)).map(|finding| finding.hint())
         };
@@ -341,6 +354,9 @@ mod tests {
             let hint = fault(relayed, "8.8.8.8").expect(relayed);
             assert!(hint.contains(&format!("external-ip=8.8.8.8/{relayed}")), "{hint}");
             assert!(hint.contains("advertise = \"8.8.8.8\""), "{hint}");
+        }
+        for relayed in ["127.0.0.1", "0.0.0.0"] {
+            assert!(fault(relayed, "192.168.1.5").is_some(), "{relayed}");
         }
         for (relayed, server) in
             [("10.0.0.5", "10.0.0.5"), ("127.0.0.1", "127.0.0.1"), ("1.1.1.1", "8.8.8.8")]

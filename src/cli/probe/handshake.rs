@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use tokio_rustls::client::TlsStream;
 
 use super::calendar;
-use super::certificate::Certificate;
+use super::certificate::{self, Certificate};
 use super::finding::Finding;
 use super::link::{self, Identity, Link, LinkError, Socket, now};
 use super::tap::Speaker;
@@ -218,7 +218,7 @@ fn describe_certificate(certificate: &Certificate) -> String {
     };
     let names = match certificate.names.as_slice() {
         [] => "no names".to_owned(),
-        names => names.join(", "),
+        names => certificate::list(names),
     };
     let issuer = if certificate.self_issued { "itself" } else { &certificate.issuer };
     format!(

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use super::calendar;
+use super::certificate;
 use super::finding::Finding;
 use super::report::Verdict;
 
@@ -19,6 +20,12 @@ impl Finding {
             Self::Silent(transport) => format!(
                 "no answer at all: a firewall or security group that drops {} to this port, \
                  a wrong address, or a server that is down",
+                if transport.is_stream() { "TCP" } else { "UDP" }
+            ),
+            Self::Rejected(transport) => format!(
+                "a router or firewall on the way says that the address is not there or must not \
+                 be reached (ICMP): a firewall that rejects {} to this port, a wrong address, or \
+                 a server that is down",
                 if transport.is_stream() { "TCP" } else { "UDP" }
             ),
             Self::Expired { ago } => format!(
@@ -93,6 +100,7 @@ impl Finding {
             ),
             Self::PortClosed(_) => ("port-closed", Fail, ""),
             Self::Silent(_) => ("silent", Fail, ""),
+            Self::Rejected(_) => ("rejected", Fail, ""),
             Self::NoRoute => ("no-route", Skipped, "this machine has no route to that address"),
             Self::SocketError => (
                 "socket-error",
@@ -134,6 +142,12 @@ impl Finding {
                  hand STUN on",
             ),
             Self::NotStun => ("not-stun", Fail, "something else than STUN answers on this port"),
+            Self::UnusableAnswer => (
+                "unusable-answer",
+                Fail,
+                "the answer is STUN, but not as the standard has it: a defect of the server, or \
+                 something on the way that changes it",
+            ),
             Self::Expired { .. } => ("certificate-expired", Fail, ""),
             Self::NotYetValid { .. } => ("certificate-not-yet-valid", Fail, ""),
             Self::WrongName { .. } => ("certificate-wrong-name", Fail, ""),
@@ -252,6 +266,12 @@ impl Finding {
                 "the server that this one names sends its clients on again: that is not \
                  followed further",
             ),
+            Self::RedirectedNowhere => (
+                "redirected-nowhere",
+                Fail,
+                "300: the server sends its clients to an address where they cannot reach any \
+                 server (coturn: alternate-server)",
+            ),
             Self::PrivateRelayedAddress { .. } => ("private-relayed-address", Fail, ""),
             Self::SecondRefused => (
                 "second-allocation-refused",
@@ -323,7 +343,7 @@ impl Finding {
 }
 
 fn wrong_name(host: &str, names: &[String]) -> String {
-    let list = if names.is_empty() { "no name at all".into() } else { names.join(", ") };
+    let list = if names.is_empty() { "no name at all".into() } else { certificate::list(names) };
     let ip = host.parse::<IpAddr>().is_ok();
     let advice = if ip {
         "write one of its names instead of the address into the URI"

@@ -15,6 +15,8 @@ use crate::net::{Now, Transport};
 
 /// Largest datagram, and a good size for reads from a stream.
 const BUFFER: usize = 65_536;
+/// Data from peers that nobody has taken yet; more is lost.
+const BACKLOG: usize = 4096;
 
 /// Who to be for the server.
 #[derive(Clone, Default)]
@@ -36,8 +38,8 @@ pub(super) struct Link {
     deadline: Instant,
     /// Whether a message has come from the server.
     heard: bool,
-    /// What was last discarded for a signature that is not right.
-    unsigned: Option<Problem>,
+    /// Why the last message was discarded that came while an answer is waited for.
+    discarded: Option<Problem>,
     buffer: Vec<u8>,
 }
 
@@ -65,6 +67,8 @@ pub(super) enum LinkError {
     Closed,
     /// This machine has no way there.
     NoRoute,
+    /// Somebody on the way says that it cannot or may not be reached.
+    Rejected,
     /// Who answers does not speak STUN.
     Foreign(Speaker),
     /// The socket failed.
@@ -82,7 +86,8 @@ impl From<io::Error> for LinkError {
             ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::UnexpectedEof => {
                 Self::Closed
             }
-            ErrorKind::NetworkUnreachable | ErrorKind::HostUnreachable => Self::NoRoute,
+            // Local causes are told apart where a socket is connected.
+            ErrorKind::NetworkUnreachable | ErrorKind::HostUnreachable => Self::Rejected,
             ErrorKind::TimedOut => Self::Silent,
             _ => Self::Io(error),
         }
@@ -109,7 +114,7 @@ impl Link {
             local,
             deadline,
             heard: false,
-            unsigned: None,
+            discarded: None,
             buffer: vec![0; BUFFER],
         })
     }
@@ -137,6 +142,7 @@ impl Link {
 
     /// Waits for the end of a transaction.
     pub(super) async fn finish(&mut self, transaction: Transaction) -> Result<Event, LinkError> {
+        self.discarded = None;
         loop {
             self.flush().await?;
             let ours = |event: &Event| event.transaction() == Some(transaction);
@@ -163,9 +169,9 @@ impl Link {
             let written = timeout_at(self.deadline, write(&mut self.socket, &bytes)).await;
             match written.map_err(|_| LinkError::OutOfTime)? {
                 // The ICMP error of an earlier datagram; `wait` judges it.
-                Err(e) if e.kind() == ErrorKind::ConnectionRefused && self.is_udp() => {
+                Err(e) if is_icmp(&e) && self.is_udp() => {
                     if !self.heard {
-                        return Err(LinkError::PortClosed);
+                        return Err(e.into());
                     }
                 }
                 written => written?,
@@ -183,7 +189,7 @@ impl Link {
         match timeout_at(wake, read(&mut self.socket, &mut self.buffer)).await {
             Ok(Ok(0)) if !self.is_udp() => return Err(LinkError::Closed),
             Ok(Ok(length)) => self.take_in(length)?,
-            Ok(Err(e)) if e.kind() == ErrorKind::ConnectionRefused && self.heard => {}
+            Ok(Err(e)) if is_icmp(&e) && self.is_udp() && self.heard => {}
             Ok(Err(error)) => return Err(error.into()),
             Err(_) if Instant::now() >= self.deadline => return Err(LinkError::OutOfTime),
             Err(_) => {}
@@ -196,10 +202,13 @@ impl Link {
     fn collect_events(&mut self) {
         while let Some(event) = self.client.poll_event() {
             match event {
-                Event::Invalid {
-                    why: why @ (Problem::IntegrityMismatch | Problem::IntegrityMissing { .. }),
-                } => self.unsigned = Some(why),
-                event => self.events.push_back(event),
+                Event::Invalid { why } if is_about_answers(&why) => self.discarded = Some(why),
+                event if event.transaction().is_some() => self.events.push_back(event),
+                event @ Event::Data { .. } if self.events.len() < BACKLOG => {
+                    self.events.push_back(event);
+                }
+                // Nobody asks for it, and a server can send any number.
+                _ => {}
             }
         }
     }
@@ -221,7 +230,7 @@ impl Link {
         match event {
             Event::Failed(failure) => Err(LinkError::Refused(failure)),
             Event::Unusable { why, .. } => Err(LinkError::Unusable(why)),
-            Event::TimedOut { .. } => Err(match (self.tap.speaker(), &self.unsigned) {
+            Event::TimedOut { .. } => Err(match (self.tap.speaker(), &self.discarded) {
                 (Some(speaker), _) if !self.heard => LinkError::Foreign(speaker),
                 (_, Some(why)) => LinkError::Unusable(why.clone()),
                 _ => LinkError::Silent,
@@ -260,7 +269,11 @@ pub(super) async fn udp(
     source: Option<IpAddr>,
 ) -> Result<(UdpSocket, SocketAddr), LinkError> {
     let socket = UdpSocket::bind(SocketAddr::new(source.unwrap_or(any(server)), 0)).await?;
-    socket.connect(server).await?;
+    // Nothing is sent yet, so that no answer can come from anywhere else than here.
+    socket.connect(server).await.map_err(|error| match error.into() {
+        LinkError::Rejected => LinkError::NoRoute,
+        error => error,
+    })?;
     let local = socket.local_addr()?;
     Ok((socket, local))
 }
@@ -276,10 +289,37 @@ pub(super) async fn tcp(
         socket.bind(SocketAddr::new(source, 0))?;
     }
     let connected = timeout_at(deadline, socket.connect(server)).await;
-    let stream = connected.map_err(|_| LinkError::Silent)??;
+    let stream = match connected.map_err(|_| LinkError::Silent)?.map_err(LinkError::from) {
+        Ok(stream) => stream,
+        Err(LinkError::Rejected) => {
+            // Whether that was this machine or the network, a look at the routes tells.
+            udp(server, source).await?;
+            return Err(LinkError::Rejected);
+        }
+        Err(error) => return Err(error),
+    };
     stream.set_nodelay(true)?;
     let local = stream.local_addr()?;
     Ok((stream, local))
+}
+
+/// Whether a message was discarded that may have been the answer.
+fn is_about_answers(why: &Problem) -> bool {
+    matches!(
+        why,
+        Problem::Malformed(_)
+            | Problem::Fingerprint
+            | Problem::IntegrityMismatch
+            | Problem::IntegrityMissing { .. }
+    )
+}
+
+/// Whether this is the ICMP error of an earlier datagram.
+pub(super) fn is_icmp(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::ConnectionRefused | ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable
+    )
 }
 
 fn any(server: SocketAddr) -> IpAddr {

@@ -41,6 +41,7 @@ mod tls;
 mod walk;
 
 use std::env;
+use std::fmt::Write;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path as File, PathBuf};
@@ -71,6 +72,8 @@ const SECRET_VARIABLE: &str = "STURN_SECRET";
 const DEFAULT_USER: &str = "sturn-probe";
 /// How long a credential is valid that is made for the probe, in seconds.
 const VALIDITY: u64 = 3600;
+/// Smaller numbers in a user name are no times: this is in 2001.
+const FIRST_END: u64 = 1_000_000_000;
 /// The longest wait for one answer.
 const MAX_PATIENCE: Duration = Duration::from_secs(5);
 /// The least that a wide-area network needs.
@@ -159,12 +162,27 @@ fn probe(args: Args) -> Result<ExitCode, Failure> {
     // What a lookup has left running is not waited for.
     runtime.shutdown_background();
     if json {
-        let text = serde_json::to_string_pretty(&report).expect("the report is JSON");
-        print(&(text + "\n"))?;
+        print(&json_text(&report))?;
     }
     console.end(&report);
     console.finish()?;
     Ok(report.exit_code.into())
+}
+
+/// The report, without what steers terminals: JSON itself escapes only ASCII's.
+fn json_text(report: &Report) -> String {
+    let text = serde_json::to_string_pretty(report).expect("the report is JSON");
+    let mut safe = String::with_capacity(text.len() + 1);
+    for c in text.chars() {
+        if c.is_control() && c != '\n' {
+            // Writing to a string does not fail.
+            let _ = write!(safe, "\\u{:04x}", u32::from(c));
+        } else {
+            safe.push(c);
+        }
+    }
+    safe.push('\n');
+    safe
 }
 
 async fn diagnose(args: Args, console: &mut Console) -> Result<Report, Failure> {
@@ -329,17 +347,22 @@ fn credentials(args: &Args) -> Result<Option<Credentials>, Failure> {
 }
 
 fn known(username: String, password: String) -> Credentials {
-    let expires = time_limited::parse(&username, ':').map(|parts| parts.expires);
+    let expires = expiry(&username);
     Credentials { identity: Identity { username, password }, expires, from_secret: false }
+}
+
+/// The end that a user name tells. People have numbers for names, too: `1001` is no
+/// time that anybody means.
+fn expiry(username: &str) -> Option<u64> {
+    time_limited::parse(username, ':').map(|parts| parts.expires).filter(|end| *end >= FIRST_END)
 }
 
 /// A user name that has a time in it is taken as it is.
 fn made(user: Option<String>, secret: &str) -> Credentials {
     let user = user.unwrap_or_else(|| DEFAULT_USER.to_owned());
-    let (username, password, expires) = match time_limited::parse(&user, ':') {
-        Some(parts) => {
+    let (username, password, expires) = match expiry(&user) {
+        Some(expires) => {
             let password = time_limited::password(secret, &user, Mac::Sha1);
-            let expires = parts.expires;
             (user, password, expires)
         }
         None => {
@@ -387,6 +410,9 @@ mod tests {
         assert_eq!(given.identity.username, "1700000000:alice");
         assert_eq!(given.identity.password, "d8soP47RbdIKLDUOpnJPVQyq5Ts=");
         assert_eq!(given.expires, Some(1_700_000_000));
+        let numbered = made(Some("1001".to_owned()), "secret");
+        assert!(numbered.identity.username.ends_with(":1001"), "an extension, not a time");
+        assert_eq!(known("1001".to_owned(), String::new()).expires, None);
         let fresh = made(None, "secret");
         assert!(fresh.identity.username.ends_with(":sturn-probe"));
         assert!(fresh.expires.unwrap() > link::now().unix_secs());

@@ -1,13 +1,12 @@
 //! Numbered packets through the relay and back.
 
-use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::net::UdpSocket;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
-use super::link::{Link, LinkError};
+use super::link::{Link, LinkError, is_icmp};
 
 /// Between two packets.
 const INTERVAL: Duration = Duration::from_millis(10);
@@ -110,7 +109,7 @@ impl Far<'_> {
                         let _ = socket.try_send(&buffer[..length]);
                         Ok(())
                     }
-                    Err(error) if error.kind() == ErrorKind::ConnectionRefused => Ok(()),
+                    Err(error) if is_icmp(&error) => Ok(()),
                     Err(error) => Err(error.into()),
                 }
             }

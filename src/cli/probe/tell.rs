@@ -98,6 +98,7 @@ impl Walk<'_> {
             LinkError::PortClosed => Finding::PortClosed(self.transport),
             LinkError::Closed => Finding::Closed,
             LinkError::NoRoute => Finding::NoRoute,
+            LinkError::Rejected => Finding::Rejected(self.transport),
             LinkError::Io(_) => Finding::SocketError,
             LinkError::Foreign(Speaker::Tls) => Finding::TlsOnPlainPort,
             LinkError::Foreign(Speaker::Http) => Finding::Http,
@@ -105,7 +106,8 @@ impl Walk<'_> {
             LinkError::Unusable(
                 Problem::IntegrityMismatch | Problem::IntegrityMissing { .. } | Problem::BidDown,
             ) => Finding::BadIntegrity,
-            LinkError::Unusable(_) => Finding::NotStun,
+            LinkError::Unusable(Problem::Framing) => Finding::NotStun,
+            LinkError::Unusable(_) => Finding::UnusableAnswer,
             LinkError::Refused(failure) => {
                 Finding::of_code(failure.code, &failure.unknown_attributes)
             }
@@ -121,6 +123,7 @@ pub(super) fn describe(error: &LinkError) -> String {
         LinkError::PortClosed => "connection refused".to_owned(),
         LinkError::Closed => "connection closed".to_owned(),
         LinkError::NoRoute => "network unreachable".to_owned(),
+        LinkError::Rejected => "unreachable, says the network".to_owned(),
         LinkError::Io(error) => error.to_string(),
         LinkError::Foreign(Speaker::Tls) => "TLS answers".to_owned(),
         LinkError::Foreign(Speaker::Http) => "HTTP answers".to_owned(),

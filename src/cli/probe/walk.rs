@@ -99,7 +99,14 @@ pub(super) async fn walk(settings: &Settings, path: Path, console: &mut Console)
     }
     if let Ok(Some(alternate)) = walk.go(walk.path.address).await {
         let started = Instant::now();
-        walk.found("redirect", started, format!("to {alternate}"), Finding::Redirected);
+        let finding = match leads_nowhere(walk.path.address, alternate) {
+            true => Finding::RedirectedNowhere,
+            false => Finding::Redirected,
+        };
+        let stops = walk.stops("redirect", started, format!("to {alternate}"), finding);
+        if stops.is_err() {
+            return walk.path;
+        }
         if let Ok(Some(next)) = walk.go(alternate).await {
             walk.found("redirect", started, format!("to {next}"), Finding::RedirectedAgain);
         }
@@ -541,6 +548,17 @@ fn refused(failure: &Failure, credentials: &Credentials, realm: Option<&str>) ->
         ),
         code => Finding::of_code(code, &failure.unknown_attributes),
     }
+}
+
+/// Whether a server can only name such an ALTERNATE-SERVER by mistake, or to have its
+/// clients knock at doors that it cannot reach itself (RFC 8489 section 14.15).
+fn leads_nowhere(server: SocketAddr, alternate: SocketAddr) -> bool {
+    let (from, to) = (server.ip(), alternate.ip());
+    alternate.port() == 0
+        || to.is_unspecified()
+        || to.is_multicast()
+        || from.is_ipv4() != to.is_ipv4()
+        || is_special(to) && !is_special(from)
 }
 
 fn same_family(addresses: &[SocketAddr], other: SocketAddr) -> Option<SocketAddr> {

@@ -15,12 +15,14 @@ pub(in super::super) struct TcpTest {
     socket: SocketId,
     first: ExchangeId,
     others: Option<[ExchangeId; 2]>,
+    /// The first connection ended before the others could share its port.
+    closed: bool,
 }
 
 impl TcpTest {
     /// Goes on from the connection of the first contact.
     pub(in super::super) fn new(target: Target, socket: SocketId, first: ExchangeId) -> Self {
-        Self { target, socket, first, others: None }
+        Self { target, socket, first, others: None, closed: false }
     }
 
     /// Returns true when it is over.
@@ -32,6 +34,10 @@ impl TcpTest {
             return true;
         };
         if exchanges.answer(self.first).is_none() {
+            return true;
+        }
+        self.closed |= self.others.is_none() && exchanges.local(self.socket).is_none();
+        if self.closed {
             return true;
         }
         let others = *self.others.get_or_insert_with(|| {
@@ -53,6 +59,9 @@ impl TcpTest {
         };
         if self.target.other.is_none() {
             return Finding::Unknown(Unknown::NoOtherAddress);
+        }
+        if self.closed {
+            return Finding::Unknown(Unknown::ConnectionClosed);
         }
         let Some(others) = self.others else { return Finding::Unknown(Unknown::OutOfTime) };
         let [address, both] = others.map(|id| exchanges.answer(id).map(|answer| answer.mapped));

@@ -6,6 +6,7 @@ mod nat;
 mod network;
 mod server;
 mod servers;
+mod streams;
 mod verdicts;
 mod world;
 
