@@ -10,7 +10,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use sturn::config::{
     AuthMode, Config, Credential, DefaultFamily, Expiry, HostAddress, LoadError, LogFormat,
-    PasswordAlgorithm, Problems, full_file,
+    PasswordAlgorithm, Problems, When, full_file,
 };
 
 const STUN_ONLY: &str = "[auth]\nmode = \"none\"\n";
@@ -302,6 +302,36 @@ const REFUSALS: &[(&str, &str, &str, &str)] = &[
         "\"30h\": expected a duration from \"1s\" to \"24h\", such as \"90s\" or \"1h30m\"",
     ),
     (
+        "alternate",
+        "servers = [3478]",
+        "alternate.servers[0]",
+        "3478: expected \"ADDRESS:PORT\" or an address, such as \"203.0.113.9:3478\" or \"[2001:db8::9]\"",
+    ),
+    (
+        "alternate",
+        "servers = [\"0.0.0.0\"]",
+        "alternate.servers[0]",
+        "\"0.0.0.0\": expected the address and port of another server",
+    ),
+    (
+        "alternate",
+        "tls-servers = [\"203.0.113.9\", \"203.0.113.9:5349\"]",
+        "alternate.tls-servers[1]",
+        "\"203.0.113.9:5349\": 203.0.113.9:5349 is given twice",
+    ),
+    (
+        "alternate",
+        "domain = \"turn..example\"",
+        "alternate.domain",
+        "\"turn..example\": expected a domain name, or \"\" for none",
+    ),
+    (
+        "alternate",
+        "when = \"always\"",
+        "alternate.when",
+        "\"always\": nowhere to send clients: give alternate.servers or alternate.tls-servers an address",
+    ),
+    (
         "limits",
         "allocations = 0",
         "limits.allocations",
@@ -460,7 +490,7 @@ fn an_unknown_key_gets_a_hint() {
         ("[workers]\nzzzz = 1", ":2: workers.zzzz: unknown key; [workers] has count"),
         (
             "[zzzz]\n",
-            ":1: zzzz: unknown; the sections are listen, relay, auth, stun, nat-discovery, turn, limits, peers, tcp, workers, log",
+            ":1: zzzz: unknown; the sections are listen, relay, auth, stun, nat-discovery, turn, alternate, limits, peers, tcp, workers, log",
         ),
         ("relay.prots = \"5000-6000\"", ":1: relay.prots: unknown key; did you mean relay.ports?"),
     ] {
@@ -595,6 +625,10 @@ fn every_key_can_be_set() {
     assert!(config.turn.rfc5766_channels);
     assert_eq!(config.turn.default_lifetime, Duration::from_secs(300));
     assert_eq!(config.turn.max_lifetime, Duration::from_secs(7200));
+    let alternate = &config.alternate;
+    assert_eq!(alternate.servers, addresses(&["203.0.113.9:3479", "[2001:db8::9]:3478"]));
+    assert_eq!(alternate.tls_servers, addresses(&["203.0.113.9:5349"]));
+    assert_eq!((alternate.domain.as_str(), alternate.when), ("turn2.example.org", When::Always));
     let limits = &config.limits;
     assert_eq!(
         [limits.allocations, limits.allocations_per_user, limits.permissions, limits.channels],
@@ -658,6 +692,11 @@ ports = [3478, 3480]
 default-lifetime = "5m"
 max-lifetime = "2h"
 rfc5766-channels = true
+[alternate]
+servers = ["203.0.113.9:3479", "[2001:db8::9]"]
+tls-servers = ["203.0.113.9"]
+domain = "turn2.example.org"
+when = "always"
 [limits]
 allocations = 1
 allocations-per-user = 2

@@ -420,6 +420,7 @@ fn make_settings() -> Settings {
                 .into(),
             ports: [3478, 3479],
         }),
+        alternates: None,
         rfc3489: true,
         rfc5766_channels: true,
         software: Some("sturn".into()),

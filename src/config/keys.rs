@@ -4,13 +4,16 @@
 
 use tracing_subscriber::EnvFilter;
 
-use super::kind::address::{Hosts, Listens, Network};
+use super::kind::address::{Hosts, Listens, Network, Servers};
 use super::kind::ports::{Ports, TwoPorts};
 use super::kind::secret::{OptionalSecret, SecretText};
 use super::kind::users::Users;
 use super::kind::{Choice, Count, Distinct, Flag, Kind, List, Seconds, Separator, Size, Text};
 use super::problem::{At, Report};
-use super::{AuthMode, Config, DefaultFamily, Expiry, LogFormat, PasswordAlgorithm};
+use super::{
+    AuthMode, Config, DEFAULT_PORT, DEFAULT_TLS_PORT, DefaultFamily, Expiry, LogFormat,
+    PasswordAlgorithm, When,
+};
 
 /// A table of the file.
 pub(super) struct Section {
@@ -95,6 +98,11 @@ pub(super) static SECTIONS: &[Section] = &[
         keys: NAT_DISCOVERY,
     },
     Section { name: "turn", doc: "Lifetimes of allocations.", keys: TURN },
+    Section {
+        name: "alternate",
+        doc: "Other servers that take clients over from this one (RFC 8489 section 10).",
+        keys: ALTERNATE,
+    },
     Section {
         name: "limits",
         doc: "Upper bounds. What is over a bound is refused and counted.",
@@ -255,6 +263,30 @@ static TURN: &[Key] = &[
     ),
 ];
 
+static ALTERNATE: &[Key] = &[
+    key!(
+        "alternate.servers", alternate.servers, Servers { default_port: DEFAULT_PORT },
+        doc: "Where clients over UDP and TCP are sent, to each server of their address family in turn.",
+        more: "A client keeps its transport. Of a family without a server nobody is sent away.",
+        example: "[\"203.0.113.9:3478\", \"[2001:db8::9]:3478\"]",
+    ),
+    key!(
+        "alternate.tls-servers", alternate.tls_servers, Servers { default_port: DEFAULT_TLS_PORT },
+        doc: "The same for clients over TLS and DTLS; the port is 5349 where none is given.",
+    ),
+    key!(
+        "alternate.domain", alternate.domain,
+        Text { expected: "a domain name, or \"\" for none", valid: is_domain_or_empty },
+        doc: "The name in the certificate of tls-servers, when it is another one than this server's.",
+        example: "\"turn2.example.org\"",
+    ),
+    key!(
+        "alternate.when", alternate.when,
+        Choice(&[("draining", When::Draining), ("always", When::Always)]),
+        doc: "When new allocations are sent there: while this server drains, or always.",
+    ),
+];
+
 static LIMITS: &[Key] = &[
     key!(
         "limits.allocations", limits.allocations, Count { min: 1, max: 16_000_000 },
@@ -345,6 +377,13 @@ static LOG: &[Key] = &[
 fn realm_is_valid(realm: &str) -> bool {
     let fits = (1..=127).contains(&realm.chars().count());
     fits && !realm.chars().any(|c| c.is_control() || c == '"' || c == '\\')
+}
+
+/// Letters, digits, hyphens and dots, no empty label, at most 253 characters.
+fn is_domain_or_empty(domain: &str) -> bool {
+    let fine = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    let label = |l: &str| (1..=63).contains(&l.len()) && l.chars().all(fine);
+    domain.is_empty() || domain.len() <= 253 && domain.split('.').all(label)
 }
 
 /// A level, or directives that each say what they are about: a lone word that

@@ -53,6 +53,8 @@ pub struct Config {
     pub nat_discovery: NatDiscovery,
     /// Allocation lifetimes.
     pub turn: Turn,
+    /// Where clients are sent instead.
+    pub alternate: Alternate,
     /// Upper bounds.
     pub limits: Limits,
     /// Which peers may be reached.
@@ -184,6 +186,28 @@ pub struct Turn {
     pub max_lifetime: Duration,
     /// Channels 0x5000 to 0x7FFF may be bound, as in RFC 5766.
     pub rfc5766_channels: bool,
+}
+
+/// `[alternate]`: other servers that take clients over from this one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Alternate {
+    /// For clients over UDP and TCP, without duplicates.
+    pub servers: Vec<SocketAddr>,
+    /// For clients over TLS and DTLS, without duplicates.
+    pub tls_servers: Vec<SocketAddr>,
+    /// The name in the certificate of `tls_servers`; empty: the same as here.
+    pub domain: String,
+    /// When clients are sent there.
+    pub when: When,
+}
+
+/// When new allocations are made elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    /// While this server drains.
+    Draining,
+    /// Always.
+    Always,
 }
 
 /// `[limits]`: upper bounds.
@@ -351,6 +375,9 @@ impl Config {
 /// The port of STUN and TURN (RFC 8656 section 20), used where an address names none.
 const DEFAULT_PORT: u16 = 3478;
 
+/// The port of STUN and TURN over TLS and DTLS.
+const DEFAULT_TLS_PORT: u16 = 5349;
+
 /// The wildcard address of each family, with `port`.
 fn every_family(port: u16) -> [SocketAddr; 2] {
     [(Ipv4Addr::UNSPECIFIED, port).into(), (Ipv6Addr::UNSPECIFIED, port).into()]
@@ -409,6 +436,17 @@ impl Default for Turn {
             default_lifetime: Duration::from_secs(600),
             max_lifetime: Duration::from_secs(3600),
             rfc5766_channels: false,
+        }
+    }
+}
+
+impl Default for Alternate {
+    fn default() -> Self {
+        Self {
+            servers: Vec::new(),
+            tls_servers: Vec::new(),
+            domain: String::new(),
+            when: When::Draining,
         }
     }
 }

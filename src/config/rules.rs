@@ -1,7 +1,7 @@
 //! What only several keys together can get wrong.
 
 use super::problem::Report;
-use super::{AuthMode, Config, Credential, PasswordAlgorithm, format_duration};
+use super::{AuthMode, Config, Credential, PasswordAlgorithm, When, format_duration};
 
 /// Checks a config whose keys were each read. A rule is silent when a key it
 /// needs was refused already.
@@ -10,6 +10,7 @@ pub(super) fn check(config: &Config, report: &mut Report<'_>) {
     lifetimes(config, report);
     listens(config, report);
     nat_discovery(config, report);
+    alternate(config, report);
     peers(config, report);
 }
 
@@ -88,6 +89,20 @@ fn nat_discovery(config: &Config, report: &mut Report<'_>) {
     }
     if !report.is_refused("listen.udp") && config.listen.udp.is_empty() {
         report.refuse_key(KEY, None, "NAT discovery is for UDP, and listen.udp is empty");
+    }
+}
+
+fn alternate(config: &Config, report: &mut Report<'_>) {
+    let refused =
+        ["alternate.servers", "alternate.tls-servers"].iter().any(|key| report.is_refused(key));
+    let alternate = &config.alternate;
+    let nowhere = alternate.servers.is_empty() && alternate.tls_servers.is_empty();
+    if !refused && nowhere && alternate.when == When::Always {
+        report.refuse_key(
+            "alternate.when",
+            Some("\"always\"".to_owned()),
+            "nowhere to send clients: give alternate.servers or alternate.tls-servers an address",
+        );
     }
 }
 

@@ -11,8 +11,8 @@ use crate::config::{self, AuthMode, Config, Credential};
 use crate::net::HashSeed;
 use crate::turn::policy::{OwnAddresses, Policy};
 use crate::turn::{
-    AuthSettings, DefaultFamily, Discovery, ExpiryCheck, HostAddress, Lifetimes, Limits,
-    RelaySettings, Settings,
+    Alternates, AuthSettings, DefaultFamily, Discovery, ExpiryCheck, HostAddress, Lifetimes,
+    Limits, Redirect, RelaySettings, Settings,
 };
 use crate::worker::StreamLimits;
 
@@ -50,6 +50,7 @@ pub(super) fn core(
         },
         policy: policy(config, addresses),
         discovery: discovery(config),
+        alternates: alternates(&config.alternate),
         rfc3489: config.stun.rfc3489,
         rfc5766_channels: config.turn.rfc5766_channels,
         software: config.stun.software.then(|| concat!("sturn ", env!("CARGO_PKG_VERSION")).into()),
@@ -60,6 +61,20 @@ fn discovery(config: &Config) -> Option<Discovery> {
     let config::NatDiscovery { addresses, ports } = &config.nat_discovery;
     let addresses: Vec<_> = addresses.iter().map(host_address).collect();
     (!addresses.is_empty()).then_some(Discovery { addresses, ports: *ports })
+}
+
+fn alternates(alternate: &config::Alternate) -> Option<Alternates> {
+    let config::Alternate { servers, tls_servers, domain, when } = alternate;
+    let some = !servers.is_empty() || !tls_servers.is_empty();
+    some.then(|| Alternates {
+        servers: servers.clone(),
+        tls_servers: tls_servers.clone(),
+        domain: (!domain.is_empty()).then(|| domain.as_str().into()),
+        redirect: match when {
+            config::When::Draining => Redirect::Draining,
+            config::When::Always => Redirect::Always,
+        },
+    })
 }
 
 /// An address of the configuration, as the core names it.

@@ -214,6 +214,9 @@ impl<'a> Message<'a> {
             _ if after_integrity => return,
             None if is_required(code) => return self.unknown.add(code),
             None => return,
+            Some(Attribute::AccessToken) if self.method == Method::BINDING => {
+                return self.unknown.add(code);
+            }
             Some(known) if known.is_of_discovery() && self.method != Method::BINDING => {
                 return self.unknown.add(code);
             }

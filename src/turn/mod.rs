@@ -29,6 +29,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod allocation;
+mod alternate;
 mod budget;
 mod challenge;
 mod counters;
@@ -62,8 +63,9 @@ use table::Table;
 
 use crate::auth::{Features, NONCE_LEN, NonceKey};
 use crate::net::{HashSeed, Now, PeerAddr, Transport};
-use crate::stun::{Attribute, Class, Kind, Message, Method, classify};
+use crate::stun::{Attribute, Class, ErrorCode, Kind, Message, Method, classify};
 
+pub use alternate::{Alternates, Redirect};
 pub use counters::{Counters, RequestResult};
 pub use settings::{
     AuthSettings, DefaultFamily, Discovery, ExpiryCheck, HostAddress, Lifetimes, Limits,
@@ -100,6 +102,10 @@ pub struct Server {
     outputs: VecDeque<Output>,
     random: Random,
     spread: Spread,
+    /// New allocations are refused; those that exist live on.
+    draining: bool,
+    /// How many clients were sent to another server: they go to each in turn.
+    redirected: usize,
     counters: Counters,
     /// Kept between calls so that expiring timers allocates nothing.
     due: Vec<Timer>,
@@ -140,6 +146,8 @@ impl Server {
             outputs: VecDeque::new(),
             random,
             spread,
+            draining: false,
+            redirected: 0,
             counters: Counters::default(),
             due: Vec::new(),
             settings,
@@ -284,9 +292,8 @@ impl Server {
         let result = match &granted {
             Ok(_) => RequestResult::Success,
             Err(Reject::Error(code, _) | Reject::Challenge(code, _)) => RequestResult::Error(*code),
-            Err(Reject::UnknownAttributes) => {
-                RequestResult::Error(crate::stun::ErrorCode::UNKNOWN_ATTRIBUTE)
-            }
+            Err(Reject::UnknownAttributes) => RequestResult::Error(ErrorCode::UNKNOWN_ATTRIBUTE),
+            Err(Reject::Alternate(_)) => RequestResult::Error(ErrorCode::TRY_ALTERNATE),
             Err(Reject::Drop(reason)) => return Verdict::Drop(*reason),
             Err(Reject::Queued) => return Verdict::Queued,
         };
@@ -324,9 +331,15 @@ impl Server {
                 })
             }
             Reject::UnknownAttributes => {
-                let code = crate::stun::ErrorCode::UNKNOWN_ATTRIBUTE;
+                let code = ErrorCode::UNKNOWN_ATTRIBUTE;
                 envelope.error(reply, software, code, code.reason(), |w| {
                     w.put_unknown(request.unknown().as_slice());
+                })
+            }
+            Reject::Alternate(alternate) => {
+                let code = ErrorCode::TRY_ALTERNATE;
+                envelope.error(reply, software, code, code.reason(), |w| {
+                    self.write_alternate(&alternate, w);
                 })
             }
             Reject::Drop(_) | Reject::Queued => None,

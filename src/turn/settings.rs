@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::alternate::Alternates;
 use super::policy::Policy;
 use crate::auth::{Algorithm, Directory};
 use crate::net::Family;
@@ -24,6 +25,8 @@ pub struct Settings {
     pub policy: Policy,
     /// NAT behaviour discovery (RFC 5780); `None`: Binding is answered without it.
     pub discovery: Option<Discovery>,
+    /// The servers that clients are sent to instead; `None`: nowhere.
+    pub alternates: Option<Alternates>,
     /// Answer Binding requests of RFC 3489 clients.
     pub rfc3489: bool,
     /// Let clients bind the channels that RFC 5766 had and RFC 8656 reserves.

@@ -69,6 +69,7 @@ impl Setup {
             policy: policy(&relay),
             relay,
             discovery: None,
+            alternates: None,
             rfc3489: rng.permille(500),
             rfc5766_channels: rng.permille(500),
             software: rng.permille(500).then(|| "sturn sim".into()),

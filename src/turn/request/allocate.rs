@@ -48,6 +48,7 @@ impl Server {
         }
         let lifetime = self.granted_lifetime(request)?;
         let wanted = self.read_wanted(from, request)?;
+        self.check_redirect(from)?;
         if self.table.len() >= self.settings.limits.allocations {
             return Err(Reject::Error(ErrorCode::INSUFFICIENT_CAPACITY, "Server is full"));
         }

@@ -6,6 +6,7 @@
 //! what the core asks for, and checks the invariants after every call.
 
 mod allocate;
+mod alternate;
 mod binding;
 mod budget;
 mod challenge;
@@ -115,6 +116,7 @@ fn settings() -> Settings {
         },
         policy: Policy::new(&[], &[], &OwnAddresses::default(), 49_152..=65_535),
         discovery: None,
+        alternates: None,
         rfc3489: false,
         rfc5766_channels: false,
         software: Some(SOFTWARE.into()),
