@@ -622,7 +622,7 @@ fn every_key_can_be_set() {
         [relay("10.0.0.6", "203.0.113.6"), relay("10.0.0.7", "203.0.113.7")]
     );
     assert_eq!(discovery.ports, [3478, 3480]);
-    assert!(config.turn.rfc5766_channels);
+    assert!(config.turn.rfc5766_channels && config.turn.mobility);
     assert_eq!(config.turn.default_lifetime, Duration::from_secs(300));
     assert_eq!(config.turn.max_lifetime, Duration::from_secs(7200));
     let alternate = &config.alternate;
@@ -692,6 +692,7 @@ ports = [3478, 3480]
 default-lifetime = "5m"
 max-lifetime = "2h"
 rfc5766-channels = true
+mobility = true
 [alternate]
 servers = ["203.0.113.9:3479", "[2001:db8::9]"]
 tls-servers = ["203.0.113.9"]

@@ -421,6 +421,7 @@ fn make_settings() -> Settings {
             ports: [3478, 3479],
         }),
         alternates: None,
+        mobility: None,
         rfc3489: true,
         rfc5766_channels: true,
         software: Some("sturn".into()),

@@ -97,7 +97,11 @@ pub(super) static SECTIONS: &[Section] = &[
               behind.",
         keys: NAT_DISCOVERY,
     },
-    Section { name: "turn", doc: "Lifetimes of allocations.", keys: TURN },
+    Section {
+        name: "turn",
+        doc: "Allocations: how long they live, and what they can do.",
+        keys: TURN,
+    },
     Section {
         name: "alternate",
         doc: "Other servers that take clients over from this one (RFC 8489 section 10).",
@@ -260,6 +264,12 @@ static TURN: &[Key] = &[
     key!(
         "turn.rfc5766-channels", turn.rfc5766_channels, Flag,
         doc: "Let clients of RFC 5766 bind channels 0x5000 to 0x7FFF, which RFC 8656 reserves.",
+    ),
+    key!(
+        "turn.mobility", turn.mobility, Flag,
+        doc: "Let allocations follow clients whose address or transport changes (RFC 8016).",
+        more: "A client that asks for it keeps its allocation when its connection ends, until the lifetime \
+               is over.",
     ),
 ];
 

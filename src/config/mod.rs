@@ -51,7 +51,7 @@ pub struct Config {
     pub stun: Stun,
     /// Answers that tell clients what NAT they are behind.
     pub nat_discovery: NatDiscovery,
-    /// Allocation lifetimes.
+    /// What allocations can do, and how long they live.
     pub turn: Turn,
     /// Where clients are sent instead.
     pub alternate: Alternate,
@@ -177,7 +177,7 @@ pub struct NatDiscovery {
     pub ports: [u16; 2],
 }
 
-/// `[turn]`: allocation lifetimes, in whole seconds.
+/// `[turn]`: allocations; their lifetimes are in whole seconds.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Turn {
     /// What an Allocate or Refresh without LIFETIME gets; also the least that is granted.
@@ -186,6 +186,8 @@ pub struct Turn {
     pub max_lifetime: Duration,
     /// Channels 0x5000 to 0x7FFF may be bound, as in RFC 5766.
     pub rfc5766_channels: bool,
+    /// Allocations follow clients whose address changes (RFC 8016).
+    pub mobility: bool,
 }
 
 /// `[alternate]`: other servers that take clients over from this one.
@@ -436,6 +438,7 @@ impl Default for Turn {
             default_lifetime: Duration::from_secs(600),
             max_lifetime: Duration::from_secs(3600),
             rfc5766_channels: false,
+            mobility: false,
         }
     }
 }

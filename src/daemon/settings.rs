@@ -51,6 +51,7 @@ pub(super) fn core(
         policy: policy(config, addresses),
         discovery: discovery(config),
         alternates: alternates(&config.alternate),
+        mobility: if config.turn.mobility { Some(random::<32>()?.into()) } else { None },
         rfc3489: config.stun.rfc3489,
         rfc5766_channels: config.turn.rfc5766_channels,
         software: config.stun.software.then(|| concat!("sturn ", env!("CARGO_PKG_VERSION")).into()),

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use super::mobility::Mobility;
 use super::policy::Access;
 use super::reservation::Token;
 use super::vocabulary::{Client, PortRequest, Traffic};
@@ -24,6 +25,8 @@ pub(super) struct Allocation {
     pub(super) permissions: Map<IpAddr, Permission>,
     pub(super) channels: Map<u16, Channel>,
     pub(super) bound: Map<PeerAddr, u16>,
+    /// What it has when it may follow its client (RFC 8016).
+    pub(super) mobility: Option<Box<Mobility>>,
     pub(super) traffic: Traffic,
     pub(super) created: Instant,
     /// Whether the user's home shard counts it.
@@ -47,6 +50,8 @@ pub(super) struct Opening {
     pub(super) port: PortRequest,
     pub(super) claim: Option<Token>,
     pub(super) families: [bool; 2],
+    /// The client wants to take it along (RFC 8016).
+    pub(super) mobile: bool,
     /// Relay sockets that were asked for and not answered.
     pub(super) waiting: [bool; 2],
     pub(super) reserved: Option<RelayedAddr>,
@@ -57,7 +62,8 @@ pub(super) struct Opening {
 /// What a successful Allocate was answered with (RFC 8656 section 7.3).
 #[derive(Clone, Copy)]
 pub(super) struct Granted {
-    pub(super) transaction: TransactionId,
+    /// `None` when its client has another five-tuple now.
+    pub(super) transaction: Option<TransactionId>,
     pub(super) lifetime: Duration,
     pub(super) token: Option<Token>,
     pub(super) address_error: Option<(Family, ErrorCode)>,
@@ -112,6 +118,7 @@ impl Allocation {
             permissions: map(seed),
             channels: map(seed),
             bound: map(seed),
+            mobility: None,
             traffic: Traffic::default(),
             created,
             counted: false,

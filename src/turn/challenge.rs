@@ -33,7 +33,7 @@ const MAX_USERNAME: usize = 508;
 pub(super) struct Authenticated {
     pub(super) identity: Identity,
     pub(super) key: Key,
-    /// The allocation of the five-tuple, if there is one.
+    /// The allocation that the request is about, if there is one.
     pub(super) allocation: Option<AllocationId>,
 }
 
@@ -70,7 +70,7 @@ impl Server {
             return Err(Reject::Challenge(ErrorCode::UNAUTHENTICATED, ""));
         }
         let credentials = self.read_credentials(request)?;
-        let allocation = self.table.find(&from.five_tuple);
+        let allocation = self.subject(from, request);
         let (identity, key) =
             self.identify(now, from, request, &credentials, allocation, external)?;
         self.check_nonce(now, from, &credentials)?;
@@ -220,6 +220,17 @@ impl Server {
     fn directory_of(&self, credentials: &Credentials<'_>) -> Option<&Directory> {
         let directory = self.settings.auth.directory.as_deref()?;
         (credentials.realm == directory.realm().as_bytes()).then_some(directory)
+    }
+
+    /// Check 6 alone, for a request that is checked elsewhere.
+    pub(super) fn check_nonce_of(
+        &mut self,
+        now: Now,
+        from: Client,
+        request: &Message<'_>,
+    ) -> Result<(), Reject> {
+        let credentials = self.read_credentials(request)?;
+        self.check_nonce(now, from, &credentials)
     }
 
     /// Check 6.

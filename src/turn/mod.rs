@@ -35,6 +35,7 @@ mod challenge;
 mod counters;
 mod housekeeping;
 mod invariants;
+mod mobility;
 mod pending;
 pub mod policy;
 mod quota;
@@ -54,6 +55,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use budget::AnswerBudget;
+use mobility::{Arrivals, Tickets};
 use pending::Pending;
 use quota::Ledger;
 use random::{Random, Spread};
@@ -67,11 +69,12 @@ use crate::stun::{Attribute, Class, ErrorCode, Kind, Message, Method, classify};
 
 pub use alternate::{Alternates, Redirect};
 pub use counters::{Counters, RequestResult};
+pub use mobility::Luggage;
 pub use settings::{
     AuthSettings, DefaultFamily, Discovery, ExpiryCheck, HostAddress, Lifetimes, Limits,
     RelaySettings, Settings,
 };
-pub use shard::{Shard, ShardMessage};
+pub use shard::{MoveAsk, Shard, ShardMessage};
 pub use timers::Wheel;
 pub use vocabulary::{
     AllocationId, AuthFailure, Client, DropReason, EndReason, Event, Forward, Header, Input, Link,
@@ -95,6 +98,9 @@ pub struct Server {
     reservations: Reservations,
     ledger: Ledger,
     nonces: NonceKey,
+    /// `None`: allocations do not follow their clients.
+    tickets: Option<Tickets>,
+    arrivals: Arrivals,
     /// The value of PASSWORD-ALGORITHMS.
     algorithms: Box<[u8]>,
     budget: AnswerBudget,
@@ -140,6 +146,8 @@ impl Server {
             reservations: Reservations::new(seed),
             ledger: Ledger::new(seed),
             nonces,
+            tickets: settings.mobility.as_deref().map(Tickets::new),
+            arrivals: Arrivals::new(seed),
             algorithms,
             budget: AnswerBudget::new(settings.limits.answers_per_prefix, seed, start),
             wheel: Wheel::new(start),

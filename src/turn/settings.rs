@@ -27,6 +27,9 @@ pub struct Settings {
     pub discovery: Option<Discovery>,
     /// The servers that clients are sent to instead; `None`: nowhere.
     pub alternates: Option<Alternates>,
+    /// The secret that mobility tickets are sealed with (RFC 8016), of any length;
+    /// `None`: allocations do not follow their clients.
+    pub mobility: Option<Box<[u8]>>,
     /// Answer Binding requests of RFC 3489 clients.
     pub rfc3489: bool,
     /// Let clients bind the channels that RFC 5766 had and RFC 8656 reserves.

@@ -9,8 +9,9 @@
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
-use super::vocabulary::AllocationId;
-use crate::net::{HashSeed, RelayedAddr};
+use super::mobility::Luggage;
+use super::vocabulary::{AllocationId, Client, RelayId};
+use crate::net::{FiveTuple, HashSeed, RelayedAddr};
 
 /// Which shard this is, of how many.
 #[derive(Clone, Copy, Debug)]
@@ -31,8 +32,8 @@ impl Shard {
     }
 }
 
-/// A message between shards.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A message between shards. Those from one to another arrive in their order.
+#[derive(Debug)]
 pub enum ShardMessage {
     /// May this user have one more allocation?
     QuotaAsk {
@@ -71,4 +72,70 @@ pub enum ShardMessage {
         /// The relayed transport address that was set aside.
         reserved: Option<RelayedAddr>,
     },
+    /// A client has shown a ticket of the receiver (RFC 8016).
+    MoveAsk(MoveAsk),
+    /// The answer to it.
+    MoveAnswer {
+        /// The asker's id.
+        into: AllocationId,
+        /// Whether the client is awaited there now: `MoveDone` or `MoveGone` follows.
+        granted: bool,
+        /// The response for the client; empty for none.
+        reply: Box<[u8]>,
+    },
+    /// The client has shown up where it is awaited.
+    MoveClaim {
+        /// The receiver's allocation.
+        allocation: AllocationId,
+        /// The id it will have.
+        into: AllocationId,
+    },
+    /// The allocation is the receiver's now; the relay sockets come along.
+    MoveDone {
+        /// The id it had.
+        from: AllocationId,
+        /// The id it has.
+        into: AllocationId,
+        /// Where its client was.
+        previous: FiveTuple,
+        /// All of it.
+        allocation: Luggage,
+    },
+    /// The allocation will not come.
+    MoveGone {
+        /// The id it would have had.
+        into: AllocationId,
+    },
+}
+
+/// A Refresh with a ticket that names an allocation of another shard.
+#[derive(Debug)]
+pub struct MoveAsk {
+    /// The allocation there.
+    pub(super) allocation: AllocationId,
+    /// The id that it will have here.
+    pub(super) into: AllocationId,
+    /// Where the request came from.
+    pub(super) client: Client,
+    /// There is no room for it here.
+    pub(super) full: bool,
+    /// The request as it came.
+    pub(super) request: Box<[u8]>,
+}
+
+impl ShardMessage {
+    /// The relay sockets that change hands with the message: the id that each has
+    /// had with the sender, and the one it has with the receiver.
+    pub fn moved_relays(&self) -> impl Iterator<Item = (RelayId, RelayId)> + use<> {
+        let moved = match self {
+            Self::MoveDone { from, into, allocation, .. } => {
+                Some((*from, *into, allocation.families()))
+            }
+            _ => None,
+        };
+        moved.into_iter().flat_map(|(from, into, families)| {
+            let of = |allocation, family| RelayId { allocation, family };
+            families.map(move |family| (of(from, family), of(into, family)))
+        })
+    }
 }

@@ -294,7 +294,9 @@ pub enum Output {
     },
     /// A channel's route came up or went away, for accelerators below the core.
     Route(Route),
-    /// Deliver to another shard's core as [`Input::FromShard`]. Never lost.
+    /// Deliver to another shard's core as [`Input::FromShard`]. Never lost, and in
+    /// order. Ports and relay sockets that the message is about go with it
+    /// ([`ShardMessage::ReservationAnswer`], [`ShardMessage::moved_relays`]).
     ToShard {
         /// The receiver.
         shard: u16,
@@ -372,6 +374,19 @@ pub enum Event {
         /// How long it lives without a refresh.
         lifetime: Duration,
     },
+    /// An allocation has followed its client (RFC 8016).
+    AllocationMoved {
+        /// Its id within this shard.
+        allocation: AllocationId,
+        /// The client.
+        five_tuple: FiveTuple,
+        /// Where the client was.
+        previous: FiveTuple,
+        /// The full user name.
+        username: Arc<str>,
+        /// The addresses that the client was told.
+        relayed: [Option<SocketAddr>; 2],
+    },
     /// An allocation ended.
     AllocationEnded {
         /// Its id within this shard.
@@ -418,6 +433,8 @@ pub enum EndReason {
     Expired,
     /// The client's connection ended.
     ConnectionClosed,
+    /// Its relay socket was lost.
+    RelayLost,
     /// The server stops.
     Stopped,
 }
@@ -428,6 +445,7 @@ impl fmt::Display for EndReason {
             Self::Deleted => "deleted by client",
             Self::Expired => "expired",
             Self::ConnectionClosed => "connection closed",
+            Self::RelayLost => "relay socket lost",
             Self::Stopped => "server stopped",
         })
     }
@@ -508,6 +526,8 @@ drop_reasons! {
     InProgress = "in-progress",
     /// Too many requests wait for an answer from outside.
     TooManyPending = "too-many-pending",
+    /// The client's connection has ended, and it has not come back so far.
+    ClientAway = "client-away",
     /// The relay socket is gone.
     RelayGone = "relay-gone",
     /// The answer did not fit the reply buffer.

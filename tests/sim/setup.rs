@@ -70,6 +70,7 @@ impl Setup {
             relay,
             discovery: None,
             alternates: None,
+            mobility: None,
             rfc3489: rng.permille(500),
             rfc5766_channels: rng.permille(500),
             software: rng.permille(500).then(|| "sturn sim".into()),

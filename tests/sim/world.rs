@@ -519,7 +519,9 @@ impl World {
                 self.judge_end(five_tuple, traffic, reason);
             }
             Said::PeerDenied { rule, .. } => assert!(!rule.is_empty(), "a refusal has a reason"),
-            Said::AllocationCreated { .. } | Said::AuthenticationFailed { .. } => {}
+            Said::AllocationCreated { .. }
+            | Said::AllocationMoved { .. }
+            | Said::AuthenticationFailed { .. } => {}
         }
     }
 }

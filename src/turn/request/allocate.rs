@@ -42,14 +42,15 @@ impl Server {
         reply: &mut [u8],
     ) -> Result<usize, Reject> {
         if let Some(id) = who.allocation
-            && let Some(len) = self.repeat(now, id, envelope, reply)?
+            && let Some(len) = self.repeat(now, from, id, envelope, reply)?
         {
             return Ok(len);
         }
         let lifetime = self.granted_lifetime(request)?;
         let wanted = self.read_wanted(from, request)?;
+        let mobile = self.wants_mobility(request)?;
         self.check_redirect(from)?;
-        if self.table.len() >= self.settings.limits.allocations {
+        if self.table.len() + self.arrivals.len() >= self.settings.limits.allocations {
             return Err(Reject::Error(ErrorCode::INSUFFICIENT_CAPACITY, "Server is full"));
         }
         self.check_reservations(&who.identity.name, wanted.port)?;
@@ -60,6 +61,7 @@ impl Server {
             port: wanted.port,
             claim: wanted.claim,
             families: wanted.families,
+            mobile,
             waiting: [false; 2],
             reserved: None,
             address_error: wanted.address_error,
@@ -97,6 +99,7 @@ impl Server {
     fn repeat(
         &mut self,
         now: Now,
+        from: Client,
         id: AllocationId,
         envelope: &Envelope,
         reply: &mut [u8],
@@ -110,8 +113,11 @@ impl Server {
             Stage::Opening(opening) if opening.envelope.id == envelope.id => {
                 Err(Reject::Drop(DropReason::InProgress))
             }
-            Stage::Live(granted) if granted.transaction == envelope.id => {
-                let len = self.write_granted(allocation, granted, envelope, reply);
+            Stage::Live(granted)
+                if granted.transaction == Some(envelope.id)
+                    && allocation.client.five_tuple == from.five_tuple =>
+            {
+                let len = self.write_granted(id, allocation, granted, envelope, reply);
                 len.map(Some).ok_or(Reject::Drop(DropReason::ReplyTooLong))
             }
             Stage::Opening(_) | Stage::Live(_) => Err(Reject::code(ErrorCode::ALLOCATION_MISMATCH)),
@@ -121,6 +127,7 @@ impl Server {
     /// The success response of an Allocate.
     pub(super) fn write_granted(
         &self,
+        id: AllocationId,
         allocation: &Allocation,
         granted: &Granted,
         envelope: &Envelope,
@@ -135,6 +142,9 @@ impl Server {
             w.put_u32(Attribute::Lifetime, super::seconds(granted.lifetime));
             if let Some(token) = granted.token {
                 w.put(Attribute::ReservationToken, &token);
+            }
+            if let Some(ticket) = self.ticket_of(id, allocation) {
+                w.put(Attribute::MobilityTicket, &ticket);
             }
             if let Some((family, code)) = granted.address_error {
                 w.put(Attribute::AddressErrorCode, &address_error(family, code));

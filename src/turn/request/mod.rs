@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use super::Server;
 use super::challenge::{Authenticated, ExternalKeys};
+use super::mobility::Destination;
 use super::policy::Access;
 use super::reply::{Envelope, Reject};
 use super::vocabulary::{AllocationId, AuthFailure, Client, DropReason, Event, Output};
@@ -50,11 +51,19 @@ impl Server {
         if !known {
             return Err(Reject::Drop(DropReason::UnknownMethod));
         }
+        self.pass_on(now, from, request)?;
         let who = self.authenticate(now, from, request, envelope, external)?;
         if method == Method::ALLOCATE {
             return self.on_allocate(now, from, request, envelope, who, reply);
         }
+        if method == Method::REFRESH && request.has(Attribute::MobilityTicket) {
+            let to = Destination::Here(from);
+            return self.on_moving_refresh(now, to, request, envelope, &who, reply);
+        }
         let id = self.owned_allocation(now, from, &who)?;
+        if self.table.get(id).is_some_and(|a| a.is_awaited_at(&from.five_tuple)) {
+            self.complete_move(now, id);
+        }
         if let Some(allocation) = self.table.get_mut(id) {
             // The key may be newer than the one the allocation came with.
             allocation.key = who.key;
@@ -140,7 +149,7 @@ fn peer_of(request: &Message<'_>, value: &[u8]) -> Result<SocketAddr, Reject> {
 }
 
 /// Whole seconds for a LIFETIME attribute.
-fn seconds(lifetime: Duration) -> u32 {
+pub(super) fn seconds(lifetime: Duration) -> u32 {
     u32::try_from(lifetime.as_secs()).unwrap_or(u32::MAX)
 }
 

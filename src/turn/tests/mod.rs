@@ -20,6 +20,7 @@ mod external;
 mod families;
 mod icmp;
 mod login;
+mod mobility;
 mod permission;
 mod policy;
 mod quota;
@@ -117,6 +118,7 @@ fn settings() -> Settings {
         policy: Policy::new(&[], &[], &OwnAddresses::default(), 49_152..=65_535),
         discovery: None,
         alternates: None,
+        mobility: None,
         rfc3489: false,
         rfc5766_channels: false,
         software: Some(SOFTWARE.into()),
