@@ -396,6 +396,7 @@ fn make_settings() -> Settings {
     Settings {
         auth: AuthSettings {
             directory: Some(Arc::new(Directory::new(REALM, users, secrets, ':', seed()))),
+            tokens: None,
             external: true,
             algorithms: vec![Algorithm::Sha256, Algorithm::Md5],
             nonce_secret: b"fuzz".as_slice().into(),

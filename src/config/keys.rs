@@ -7,6 +7,7 @@ use tracing_subscriber::EnvFilter;
 use super::kind::address::{Hosts, Listens, Network, Servers};
 use super::kind::ports::{Ports, TwoPorts};
 use super::kind::secret::{OptionalSecret, SecretText};
+use super::kind::tokens::TokenKeys;
 use super::kind::users::Users;
 use super::kind::{Choice, Count, Distinct, Flag, Kind, List, Seconds, Separator, Size, Text};
 use super::problem::{At, Report};
@@ -87,7 +88,7 @@ pub(super) static SECTIONS: &[Section] = &[
     },
     Section {
         name: "auth",
-        doc: "Who may use the relay. A file needs users, secrets or mode = \"none\".",
+        doc: "Who may use the relay. A file needs users, secrets, oauth-keys or mode = \"none\".",
         keys: AUTH,
     },
     Section { name: "stun", doc: "STUN details.", keys: STUN },
@@ -200,6 +201,20 @@ static AUTH: &[Key] = &[
                putting the new one in front. A secret is a string, or it is read from a file or from the \
                environment as below; a relative path starts at the directory of this file.",
         example: "[{ file = \"secret\" }, { env = \"STURN_SECRET\" }]",
+    ),
+    key!(
+        "auth.oauth-keys", auth.oauth_keys, TokenKeys,
+        doc: "Keys shared with authorization servers that hand out tokens (RFC 7635).",
+        more: "A key is base64, inline, from a file or from the environment: 16 bytes for A128GCM, 32 for \
+               A256GCM. With not-before and not-after, times such as 2027-01-31T00:00:00Z, it is good for \
+               tokens made in between.",
+        example: "[{ id = \"north\", key = { file = \"north.key\" }, algorithm = \"A256GCM\" }]",
+    ),
+    key!(
+        "auth.oauth-server-name", auth.oauth_server_name,
+        Text { expected: "at most 255 characters without control characters", valid: is_server_name },
+        doc: "The name under which authorization servers know this server; tokens are sealed for it.",
+        example: "\"turn.example.org\"",
     ),
     key!(
         "auth.nonce-lifetime", auth.nonce_lifetime, Seconds { min: 1, max: 86_400 },
@@ -387,6 +402,10 @@ static LOG: &[Key] = &[
 fn realm_is_valid(realm: &str) -> bool {
     let fits = (1..=127).contains(&realm.chars().count());
     fits && !realm.chars().any(|c| c.is_control() || c == '"' || c == '\\')
+}
+
+fn is_server_name(name: &str) -> bool {
+    name.chars().count() <= 255 && !name.chars().any(char::is_control)
 }
 
 /// Letters, digits, hyphens and dots, no empty label, at most 253 characters.

@@ -34,6 +34,7 @@ use crate::auth::Secret;
 pub use full::full_file;
 pub use kind::duration::{format_duration, parse_duration};
 pub use kind::ports::PortRange;
+pub use kind::tokens::{TokenKey, TokenKeyBytes};
 pub use kind::users::{Credential, KeyBytes, User};
 pub use problem::{Problem, Problems};
 
@@ -118,6 +119,11 @@ pub struct Auth {
     pub realm: String,
     /// Users known by name; the names differ.
     pub users: Vec<User>,
+    /// Keys of tokens from authorization servers (RFC 7635); the ids differ.
+    pub oauth_keys: Vec<TokenKey>,
+    /// The name under which authorization servers know this one; not empty where
+    /// there are keys.
+    pub oauth_server_name: String,
     /// Shared secrets of time-limited credentials; all are accepted, the first issues.
     pub secrets: Vec<Secret>,
     /// How long a nonce is accepted.
@@ -410,6 +416,8 @@ impl Default for Auth {
             mode: AuthMode::LongTerm,
             realm: "sturn".into(),
             users: Vec::new(),
+            oauth_keys: Vec::new(),
+            oauth_server_name: String::new(),
             secrets: Vec::new(),
             nonce_lifetime: Duration::from_secs(3600),
             nonce_key: None,

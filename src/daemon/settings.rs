@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::Failure;
 use super::addresses::Addresses;
 use super::exit::Exit;
-use crate::auth::{Algorithm, Directory, StoredKeys, User};
-use crate::config::{self, AuthMode, Config, Credential};
+use crate::auth::{Algorithm, Directory, StoredKeys, TokenAlgorithm, TokenKey, Tokens, User};
+use crate::config::{self, AuthMode, Config, Credential, TokenKeyBytes};
 use crate::net::HashSeed;
 use crate::turn::policy::{OwnAddresses, Policy};
 use crate::turn::{
@@ -116,6 +116,7 @@ fn auth(auth: &config::Auth, seed: HashSeed) -> Result<AuthSettings, Failure> {
     };
     Ok(AuthSettings {
         directory,
+        tokens: tokens(auth),
         external: false,
         algorithms: auth
             .password_algorithms
@@ -132,6 +133,22 @@ fn auth(auth: &config::Auth, seed: HashSeed) -> Result<AuthSettings, Failure> {
             config::Expiry::Refresh => ExpiryCheck::Refresh,
         },
     })
+}
+
+fn tokens(auth: &config::Auth) -> Option<Arc<Tokens>> {
+    let keys: Vec<TokenKey> = auth
+        .oauth_keys
+        .iter()
+        .map(|key| {
+            let (algorithm, bytes) = match &key.key {
+                TokenKeyBytes::A128Gcm(bytes) => (TokenAlgorithm::A128Gcm, &bytes.expose()[..]),
+                TokenKeyBytes::A256Gcm(bytes) => (TokenAlgorithm::A256Gcm, &bytes.expose()[..]),
+            };
+            TokenKey::new(&key.id, algorithm, bytes, key.not_before..=key.not_after)
+                .expect("the type of the key has the length that its algorithm takes")
+        })
+        .collect();
+    (!keys.is_empty()).then(|| Arc::new(Tokens::new(&auth.oauth_server_name, keys)))
 }
 
 fn directory(auth: &config::Auth, seed: HashSeed) -> Directory {

@@ -126,6 +126,13 @@ impl Allocation {
         }
     }
 
+    /// Its owner has proven itself again. The key may be newer than the one the
+    /// allocation came with, and so may be the token.
+    pub(super) fn renew(&mut self, identity: &Identity, key: Key) {
+        self.identity.expires = identity.expires;
+        self.key = key;
+    }
+
     pub(super) fn is_live(&self) -> bool {
         matches!(self.stage, Stage::Live(_))
     }

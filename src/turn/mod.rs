@@ -336,12 +336,16 @@ impl Server {
                     w.put(Attribute::Realm, realm.as_bytes());
                     w.put(Attribute::Nonce, &nonce);
                     w.put(Attribute::PasswordAlgorithms, &self.algorithms);
+                    let tokens = self.settings.auth.tokens.as_deref();
+                    if let Some(tokens) = tokens.filter(|_| code == ErrorCode::UNAUTHENTICATED) {
+                        w.put(Attribute::ThirdPartyAuthorization, tokens.server().as_bytes());
+                    }
                 })
             }
             Reject::UnknownAttributes => {
                 let code = ErrorCode::UNKNOWN_ATTRIBUTE;
                 envelope.error(reply, software, code, code.reason(), |w| {
-                    w.put_unknown(request.unknown().as_slice());
+                    w.put_unknown(self.unknown_in(request).as_slice());
                 })
             }
             Reject::Alternate(alternate) => {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::alternate::Alternates;
 use super::policy::Policy;
-use crate::auth::{Algorithm, Directory};
+use crate::auth::{Algorithm, Directory, Tokens};
 use crate::net::Family;
 
 /// Everything the core of a shard is configured with. Shared by all shards.
@@ -43,6 +43,8 @@ pub struct Settings {
 pub struct AuthSettings {
     /// Users and secrets; `None`: STUN only, TURN requests are refused.
     pub directory: Option<Arc<Directory>>,
+    /// The keys of tokens (RFC 7635); `None`: tokens are not taken.
+    pub tokens: Option<Arc<Tokens>>,
     /// Ask the shell for users that the directory does not know.
     pub external: bool,
     /// Password algorithms in order of preference (RFC 8489 section 14.11).

@@ -451,11 +451,14 @@ impl fmt::Display for EndReason {
     }
 }
 
-/// Why credentials were refused. Clients see 401 for the first two alike.
+/// Why credentials were refused. Clients see 401 for the first three alike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuthFailure {
     /// No such user, an expired time-limited name, or an unknown USERHASH.
     UnknownUser,
+    /// The token is not for this server, not sealed with this key, too old or not
+    /// the sender's (RFC 7635).
+    BadToken,
     /// The integrity check failed: wrong password.
     WrongPassword,
     /// The nonce is too old, or not this client's.
@@ -468,6 +471,7 @@ impl fmt::Display for AuthFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::UnknownUser => "unknown user, wrong secret or expired credential",
+            Self::BadToken => "invalid or expired token",
             Self::WrongPassword => "wrong password",
             Self::StaleNonce => "stale nonce",
             Self::NotTheOwner => "not the user of the allocation",

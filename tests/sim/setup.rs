@@ -161,6 +161,7 @@ fn auth_settings(rng: &mut Rng, credentials: &[Credential], seed: HashSeed) -> A
     let directory = Directory::new(REALM, users.collect(), secrets, ':', seed);
     AuthSettings {
         directory: Some(Arc::new(directory)),
+        tokens: None,
         external: true,
         algorithms: rng.pick(&[
             vec![Algorithm::Md5, Algorithm::Sha256],

@@ -7,6 +7,7 @@ pub(super) mod address;
 pub(super) mod duration;
 pub(super) mod ports;
 pub(super) mod secret;
+pub(super) mod tokens;
 pub(super) mod users;
 
 use std::time::Duration;

@@ -1,6 +1,7 @@
 //! The owner's side of a move: where the allocation is.
 
 use super::{Luggage, Mobility, Next, Place, REPETITION};
+use crate::auth::Key;
 use crate::net::{FiveTuple, Now};
 use crate::stun::{Attribute, ErrorCode, Message};
 use crate::turn::allocation::{Allocation, Stage};
@@ -66,10 +67,10 @@ impl Server {
         if repeated.is_none() {
             self.check_move(id, to, place)?;
         }
-        let (family, lifetime) = self.read_refresh(now, id, request)?;
         if let Some(allocation) = self.table.get_mut(id) {
-            allocation.key = who.key;
+            allocation.renew(&who.identity, who.key);
         }
+        let (family, lifetime) = self.read_refresh(now, id, request)?;
         self.apply_refresh(now, id, family, lifetime);
         let next = match repeated {
             Some(_) => self.table.get(id).and_then(|a| self.ticket_of(id, a)),
@@ -120,7 +121,11 @@ impl Server {
         to: Destination,
         who: &Authenticated,
     ) -> Result<(), Reject> {
-        let is_owner = self.table.get(id).is_some_and(|a| a.identity.name == who.identity.name);
+        let is_owner = self.table.get(id).is_some_and(|a| {
+            // The name that comes with a token is that of the key it was sealed with.
+            let by_token = matches!(a.key, Key::Token(_));
+            a.identity.name == who.identity.name && (!by_token || a.key == who.key)
+        });
         if is_owner {
             return Ok(());
         }

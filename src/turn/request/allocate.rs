@@ -46,7 +46,7 @@ impl Server {
         {
             return Ok(len);
         }
-        let lifetime = self.granted_lifetime(request)?;
+        let lifetime = self.granted_lifetime(now, request, &who.identity, &who.key)?;
         let wanted = self.read_wanted(from, request)?;
         let mobile = self.wants_mobility(request)?;
         self.check_redirect(from)?;

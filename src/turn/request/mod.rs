@@ -18,6 +18,7 @@ use super::mobility::Destination;
 use super::policy::Access;
 use super::reply::{Envelope, Reject};
 use super::vocabulary::{AllocationId, AuthFailure, Client, DropReason, Event, Output};
+use crate::auth::{Identity, Key};
 use crate::net::{Family, Now, PeerAddr};
 use crate::stun::{Attribute, ErrorCode, Message, Method, decode_xor_address};
 
@@ -65,8 +66,7 @@ impl Server {
             self.complete_move(now, id);
         }
         if let Some(allocation) = self.table.get_mut(id) {
-            // The key may be newer than the one the allocation came with.
-            allocation.key = who.key;
+            allocation.renew(&who.identity, who.key);
         }
         match method {
             Method::REFRESH => self.on_refresh(now, id, request, envelope, reply),
@@ -130,15 +130,25 @@ impl Server {
         Err(Reject::code(ErrorCode::FORBIDDEN))
     }
 
-    /// The lifetime to grant (RFC 8656 section 7.2).
-    fn granted_lifetime(&self, request: &Message<'_>) -> Result<Duration, Reject> {
+    /// The lifetime to grant (RFC 8656 section 7.2). No allocation outlives the token
+    /// that its client has come with (RFC 7635 section 9).
+    fn granted_lifetime(
+        &self,
+        now: Now,
+        request: &Message<'_>,
+        identity: &Identity,
+        key: &Key,
+    ) -> Result<Duration, Reject> {
         let lifetimes = &self.settings.lifetimes;
         let asked = match request.get_u32(Attribute::Lifetime) {
             Some(Ok(seconds)) => Duration::from_secs(seconds.into()),
             Some(Err(())) => return Err(Reject::bad("LIFETIME is not 4 bytes")),
             None => lifetimes.default,
         };
-        Ok(asked.clamp(lifetimes.default, lifetimes.max))
+        let granted = asked.clamp(lifetimes.default, lifetimes.max);
+        let left = identity.expires.filter(|_| matches!(key, Key::Token(_)));
+        let left = left.map(|at| Duration::from_secs(at.saturating_sub(now.unix_secs()).max(1)));
+        Ok(left.map_or(granted, |left| granted.min(left)))
     }
 }
 

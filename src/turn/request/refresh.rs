@@ -53,7 +53,7 @@ impl Server {
         }
         let lifetime = match request.get_u32(Attribute::Lifetime) {
             Some(Ok(0)) => Duration::ZERO,
-            _ => self.granted_lifetime(request)?,
+            _ => self.granted_lifetime(now, request, &allocation.identity, &allocation.key)?,
         };
         Ok((family, lifetime))
     }

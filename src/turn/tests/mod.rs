@@ -21,6 +21,7 @@ mod families;
 mod icmp;
 mod login;
 mod mobility;
+mod oauth;
 mod permission;
 mod policy;
 mod quota;
@@ -102,6 +103,7 @@ fn settings() -> Settings {
     let mut settings = Settings {
         auth: AuthSettings {
             directory: Some(directory(&[])),
+            tokens: None,
             external: false,
             algorithms: vec![Algorithm::Sha256, Algorithm::Md5],
             nonce_secret: Box::from(&b"nonce secret"[..]),
