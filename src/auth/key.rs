@@ -43,7 +43,7 @@ pub enum Key {
     Token(MacKey),
 }
 
-/// The MAC key of a token: 20 to 64 bytes.
+/// The MAC key of a token: 20 to 64 bytes, or 16 of them.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct MacKey {
     len: u8,
@@ -61,6 +61,13 @@ impl MacKey {
         let mut bytes = [0; Self::MAX];
         bytes.get_mut(..key.len())?.copy_from_slice(key);
         (key.len() >= Self::MIN).then_some(Self { len: key.len() as u8, bytes })
+    }
+
+    /// Its first 16 bytes: coturn, both client and server, signs with no more of it.
+    pub fn shortened(mut self) -> Self {
+        self.bytes[16..].fill(0);
+        self.len = 16;
+        self
     }
 
     /// The key itself.

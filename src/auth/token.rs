@@ -14,7 +14,7 @@ use ring::aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, U
 use ring::digest;
 
 use super::directory::Identity;
-use super::key::{Key, MacKey};
+use super::key::MacKey;
 use crate::net::Now;
 
 /// How far the clocks may differ, in seconds (RFC 7635 section 7).
@@ -99,7 +99,7 @@ impl Tokens {
     ///
     /// A token has no subject. What tells its holder from others, for quotas, is
     /// the name of the key with a hash of the MAC key.
-    pub fn open(&self, now: Now, id: &str, token: &[u8]) -> Option<(Identity, Key)> {
+    pub fn open(&self, now: Now, id: &str, token: &[u8]) -> Option<(Identity, MacKey)> {
         let key = self.keys.iter().find(|key| *key.id == *id)?;
         let token = unseal(key, &self.server, token)?;
         if !key.valid.contains(&token.sealed) {
@@ -112,7 +112,7 @@ impl Tokens {
         let name: Arc<str> = id.into();
         let user = format!("{id}:{}", fingerprint(&token.mac_key)).into();
         let expires = Some(token.sealed.saturating_add(lifetime + DELTA - 1));
-        Some((Identity { name, user, expires }, Key::Token(token.mac_key)))
+        Some((Identity { name, user, expires }, token.mac_key))
     }
 }
 

@@ -126,9 +126,21 @@ impl Allocation {
         }
     }
 
+    /// Whether who has proven itself, at the allocation's five-tuple, is its owner.
+    /// A token does not say who its holder is, and neither does the name of the key
+    /// it is sealed with, which changes with that key: any good token will do.
+    pub(super) fn is_owned_by(&self, identity: &Identity, key: &Key) -> bool {
+        let by_token = |key: &Key| matches!(key, Key::Token(_));
+        self.identity.name == identity.name && by_token(&self.key) == by_token(key)
+            || by_token(&self.key) && by_token(key)
+    }
+
     /// Its owner has proven itself again. The key may be newer than the one the
-    /// allocation came with, and so may be the token.
+    /// allocation came with, and so may be the token; quotas still count the first.
     pub(super) fn renew(&mut self, identity: &Identity, key: Key) {
+        if self.identity.name != identity.name {
+            self.identity.name = identity.name.clone();
+        }
         self.identity.expires = identity.expires;
         self.key = key;
     }

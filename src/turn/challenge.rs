@@ -133,12 +133,15 @@ impl Server {
             return proven.then(|| Ok((known.identity.clone(), known.key)));
         };
         let opened = name.filter(|_| in_realm).and_then(|name| tokens.open(now, name, token));
-        let Some((identity, key)) = opened.filter(|(_, key)| verify(request, key)) else {
+        let proven = opened.and_then(|(identity, mac_key)| {
+            let keys = [mac_key, mac_key.shortened()].map(Key::Token);
+            keys.into_iter().find(|key| verify(request, key)).map(|key| (identity, key))
+        });
+        Some(proven.ok_or_else(|| {
             self.report(from, AuthFailure::BadToken);
             let code = ErrorCode::UNAUTHENTICATED;
-            return Some(Err(Reject::Challenge(code, code.reason())));
-        };
-        Some(Ok((identity, key)))
+            Reject::Challenge(code, code.reason())
+        }))
     }
 
     /// Check 3: protects the choice of algorithm against an attacker on the path

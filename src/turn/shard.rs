@@ -83,6 +83,11 @@ pub enum ShardMessage {
         /// The response for the client; empty for none.
         reply: Box<[u8]>,
     },
+    /// The client's old connection has ended: it is to be found at the new one only.
+    MoveNow {
+        /// The receiver's id.
+        into: AllocationId,
+    },
     /// The client has shown up where it is awaited.
     MoveClaim {
         /// The receiver's allocation.
@@ -117,6 +122,8 @@ pub struct MoveAsk {
     pub(super) into: AllocationId,
     /// Where the request came from.
     pub(super) client: Client,
+    /// It was granted before; the client repeats its Refresh.
+    pub(super) again: bool,
     /// There is no room for it here.
     pub(super) full: bool,
     /// The request as it came.

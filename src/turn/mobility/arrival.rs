@@ -20,6 +20,8 @@ pub(in crate::turn) struct Arrivals {
     by_five_tuple: Map<FiveTuple, AllocationId>,
     /// How many wait for the owner's answer.
     asking: usize,
+    /// How many requests and questions wait.
+    held: usize,
 }
 
 struct Arrival {
@@ -46,7 +48,7 @@ enum Held {
 
 impl Arrivals {
     pub(in crate::turn) fn new(seed: HashSeed) -> Self {
-        Self { by_id: map(seed), by_five_tuple: map(seed), asking: 0 }
+        Self { by_id: map(seed), by_five_tuple: map(seed), asking: 0, held: 0 }
     }
 
     pub(in crate::turn) fn len(&self) -> usize {
@@ -71,11 +73,13 @@ impl Arrivals {
             self.by_five_tuple.remove(&arrival.client.five_tuple);
         }
         self.asking -= usize::from(arrival.asking);
+        self.held -= arrival.held.len();
         Some(arrival)
     }
 
     /// A client's connection ended; it may come back with its ticket.
     pub(in crate::turn) fn on_link_closed(&mut self, client: Client) {
+        self.drop_held(client);
         let Some(id) = self.of(&client.five_tuple) else { return };
         if let Some(arrival) = self.by_id.get_mut(&id).filter(|a| a.client == client) {
             arrival.adrift = true;
@@ -83,10 +87,24 @@ impl Arrivals {
         }
     }
 
+    /// Nothing that a client has asked over a connection goes on when that has ended.
+    fn drop_held(&mut self, client: Client) {
+        if self.held == 0 {
+            return;
+        }
+        for arrival in self.by_id.values_mut() {
+            let before = arrival.held.len();
+            arrival.held.retain(|held| !matches!(held, Held::Request(of, _) if *of == client));
+            self.held -= before - arrival.held.len();
+        }
+    }
+
     /// What is true always: for the invariants.
     pub(in crate::turn) fn check(&self) {
         let asking = self.by_id.values().filter(|a| a.asking).count();
         assert_eq!(self.asking, asking, "asking arrivals are counted");
+        let held: usize = self.by_id.values().map(|a| a.held.len()).sum();
+        assert_eq!(self.held, held, "what is held is counted");
         for (five_tuple, id) in &self.by_five_tuple {
             let arrival = self.by_id.get(id).expect("a five-tuple leads to an arrival");
             assert!(arrival.client.five_tuple == *five_tuple && !arrival.adrift, "and back");
@@ -202,6 +220,7 @@ impl Server {
             allocation: arrival.there,
             into,
             client: arrival.client,
+            again: arrival.granted,
             full: full && !arrival.granted,
             request: request.bytes().into(),
         });
@@ -238,6 +257,15 @@ impl Server {
         }
     }
 
+    /// The client's old connection has ended. When the new one has ended, too, the
+    /// client may not have got its next ticket: then the allocation stays where the
+    /// old ticket leads, and the new one leads there by way of this shard.
+    pub(in crate::turn) fn on_move_now(&mut self, into: AllocationId) {
+        if self.arrivals.by_id.get(&into).is_some_and(|arrival| !arrival.adrift) {
+            self.claim(into);
+        }
+    }
+
     /// Asks for the allocation, once; false when it was not granted so far.
     fn claim(&mut self, into: AllocationId) -> bool {
         let Some(arrival) = self.arrivals.by_id.get_mut(&into).filter(|a| a.granted) else {
@@ -255,7 +283,10 @@ impl Server {
             return false;
         }
         let arrival = self.arrivals.by_id.get_mut(&id).filter(|a| a.held.len() < MAX_HELD);
-        arrival.map(|arrival| arrival.held.push(held)).is_some()
+        let Some(arrival) = arrival else { return false };
+        arrival.held.push(held);
+        self.arrivals.held += 1;
+        true
     }
 
     /// A question about an allocation that is to arrive here waits until it has;

@@ -123,8 +123,10 @@ impl Server {
     ) -> Result<(), Reject> {
         let is_owner = self.table.get(id).is_some_and(|a| {
             // The name that comes with a token is that of the key it was sealed with.
-            let by_token = matches!(a.key, Key::Token(_));
-            a.identity.name == who.identity.name && (!by_token || a.key == who.key)
+            match a.key {
+                Key::Token(_) => a.key == who.key,
+                Key::Md5(_) | Key::Sha256(_) => a.identity.name == who.identity.name,
+            }
         });
         if is_owner {
             return Ok(());
@@ -247,6 +249,16 @@ impl Server {
         self.outputs.push_back(Output::ToShard { shard, message });
     }
 
+    /// The client cannot be at its old five-tuple any more. Whether it is at the new
+    /// one, and has got the next ticket there, the other shard knows.
+    fn send_for_client(&mut self, id: AllocationId) {
+        let next = self.table.get(id).and_then(|a| a.mobility.as_ref()?.next);
+        if let Some(Next::Away { shard, into, .. }) = next {
+            let message = ShardMessage::MoveNow { into };
+            self.outputs.push_back(Output::ToShard { shard, message });
+        }
+    }
+
     /// A client's connection ended. The allocation stays for the client to come
     /// back to with its ticket; where it is awaited already, it is from now on.
     pub(in crate::turn) fn on_mobile_link_closed(
@@ -267,10 +279,10 @@ impl Server {
             }
             _ if !at_home || mobility.adrift => {}
             Some(Next::Here(_)) => self.complete_move(now, id),
-            Some(Next::Away { .. }) => self.hand_over(now, id),
-            None => {
+            Some(Next::Away { .. }) | None => {
                 mobility.adrift = true;
                 self.table.unindex_client(&five_tuple, id);
+                self.send_for_client(id);
             }
         }
     }
@@ -278,22 +290,29 @@ impl Server {
     /// Another shard has got a Refresh with a ticket of this one.
     pub(in crate::turn) fn on_move_ask(&mut self, now: Now, shard: u16, ask: MoveAsk) {
         let Some(ask) = self.hold_ask(shard, ask) else { return };
-        let MoveAsk { into, client, full, request, allocation: id } = ask;
+        let MoveAsk { into, client, again, full, request, allocation: id } = ask;
         let mut reply = [0; MAX_REPLY];
         let len = match Message::parse(&request) {
+            // Called off meanwhile, and told so: the id that it was to have is no more.
+            _ if again && !self.is_awaited_away(id, shard, into) => 0,
             Ok(request) => {
                 let to = Destination::Away { shard, into, client, full };
                 self.answer_move(now, client, to, &request, &mut reply)
             }
             Err(_) => 0,
         };
-        let next = self.table.get(id).and_then(|a| a.mobility.as_ref()?.next);
-        let granted = next == Some(Next::Away { shard, into, client });
+        let granted = self.is_awaited_away(id, shard, into);
         let message = ShardMessage::MoveAnswer { into, granted, reply: reply[..len].into() };
         self.outputs.push_back(Output::ToShard { shard, message });
         if granted && self.table.get(id).is_some_and(Allocation::is_adrift) {
-            self.hand_over(now, id);
+            self.send_for_client(id);
         }
+    }
+
+    /// Whether the client is awaited at another shard under this id.
+    fn is_awaited_away(&self, id: AllocationId, at: u16, under: AllocationId) -> bool {
+        let next = self.table.get(id).and_then(|a| a.mobility.as_ref()?.next);
+        matches!(next, Some(Next::Away { shard, into, .. }) if (shard, into) == (at, under))
     }
 
     /// Writes the answer to a Refresh that came to another shard; its length, zero
@@ -331,10 +350,7 @@ impl Server {
         id: AllocationId,
         into: AllocationId,
     ) {
-        let next = self.table.get(id).and_then(|a| a.mobility.as_ref()?.next);
-        let fits =
-            matches!(next, Some(Next::Away { shard: s, into: i, .. }) if (s, i) == (shard, into));
-        if !fits {
+        if !self.is_awaited_away(id, shard, into) {
             return;
         }
         if self.table.get(id).is_some_and(|a| a.is_over(now.mono)) {
@@ -346,7 +362,7 @@ impl Server {
 
 /// The allocation is at its client's new five-tuple: the ticket is used up, the one
 /// after it is good.
-fn settle(allocation: &mut Allocation, client: Client, now: Now, place: impl FnOnce(u32) -> Place) {
+fn settle(allocation: &mut Allocation, client: Client, now: Now, place: impl FnOnce(u16) -> Place) {
     allocation.client = client;
     if let Stage::Live(granted) = &mut allocation.stage {
         // The Allocate came from another five-tuple.

@@ -15,8 +15,8 @@
 //! The new five-tuple mostly comes to another shard, which then keeps an `arrival`:
 //! an id for the allocation, so that the next ticket can name it. The Refresh goes
 //! to the owner as it came (`MoveAsk`) and its answer comes back (`MoveAnswer`). The
-//! first packet from the new five-tuple makes the new shard claim the allocation
-//! (`MoveClaim`), and the owner hands over all of it (`MoveDone`), relay sockets
+//! first packet from the new five-tuple, or the end of the old connection
+//! (`MoveNow`), makes the new shard claim the allocation (`MoveClaim`), and the owner hands over all of it (`MoveDone`), relay sockets
 //! included. Whatever ends a move that was granted is told (`MoveGone`): for each
 //! grant one of the last two is sent.
 //!
@@ -47,7 +47,7 @@ const REPETITION: Duration = Duration::from_secs(30);
 /// What an allocation has when its client asked for mobility.
 pub(super) struct Mobility {
     /// The number of the ticket that is good.
-    pub(super) number: u32,
+    pub(super) number: u16,
     /// The one after it is good too: it was given out for a move within this shard.
     pub(super) renewed: bool,
     /// Where the client is going.
@@ -91,8 +91,8 @@ impl Mobility {
     }
 
     /// The number of the ticket that the client was given last.
-    fn newest(&self) -> u32 {
-        self.number.wrapping_add(u32::from(self.renewed))
+    fn newest(&self) -> u16 {
+        self.number.wrapping_add(u16::from(self.renewed))
     }
 }
 

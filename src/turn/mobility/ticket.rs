@@ -1,16 +1,29 @@
 //! The value of MOBILITY-TICKET (RFC 8016 section 3.3): sealed, so that clients
 //! can neither read nor make one.
+//!
+//! A MAC over the content is also what the content is masked with (a synthetic
+//! IV, as in RFC 5297): no nonce is needed, and the same content has the same
+//! ticket always. Coturn's client takes a ticket for a string of at most 32
+//! characters, so it is one.
 
-use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
 use ring::hmac;
 
+use crate::stun::constant_time_eq;
 use crate::turn::vocabulary::AllocationId;
 
 /// Shard, index, generation and number.
-const CONTENT_LEN: usize = 2 + 4 + 4 + 4;
+const CONTENT_LEN: usize = 2 + 4 + 4 + 2;
 
-/// Length of a ticket in bytes.
-pub(super) const TICKET_LEN: usize = NONCE_LEN + CONTENT_LEN + 16;
+/// 96 bits that nobody guesses.
+const TAG_LEN: usize = 12;
+
+/// Tag and masked content.
+const SEALED_LEN: usize = TAG_LEN + CONTENT_LEN;
+
+/// Length of a ticket in bytes: all of them visible ASCII.
+pub(super) const TICKET_LEN: usize = SEALED_LEN / 3 * 4;
 
 /// Where an allocation is to be found, and which of its tickets this is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,52 +31,59 @@ pub(in crate::turn) struct Place {
     pub(super) shard: u16,
     pub(super) allocation: AllocationId,
     /// Each move uses up one number.
-    pub(super) number: u32,
+    pub(super) number: u16,
 }
 
 /// Seals and opens tickets. Every shard has the same key.
 pub(in crate::turn) struct Tickets {
-    nonces: hmac::Key,
-    seal: LessSafeKey,
+    tags: hmac::Key,
+    masks: hmac::Key,
 }
 
 impl Tickets {
     /// `secret` is any length; without it no ticket can be made.
     pub(in crate::turn) fn new(secret: &[u8]) -> Self {
         let root = hmac::Key::new(hmac::HMAC_SHA256, secret);
-        let derive = |purpose: &[u8]| hmac::sign(&root, purpose);
-        let nonces = hmac::Key::new(hmac::HMAC_SHA256, derive(b"sturn ticket nonce 1").as_ref());
-        let seal = UnboundKey::new(&AES_256_GCM, derive(b"sturn ticket seal 1").as_ref())
-            .expect("SHA-256 gives the 32 bytes that AES-256 takes");
-        Self { nonces, seal: LessSafeKey::new(seal) }
+        let derive =
+            |purpose: &[u8]| hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&root, purpose).as_ref());
+        Self { tags: derive(b"sturn ticket tag 1"), masks: derive(b"sturn ticket mask 1") }
     }
 
-    /// The ticket of a place. The same place has the same ticket always, so that a
-    /// repeated request is answered alike.
+    /// The ticket of a place.
     pub(super) fn seal(&self, place: Place) -> [u8; TICKET_LEN] {
         let content = encode(place);
-        // Different contents have different nonces, as far as a MAC of 96 bits goes.
-        let mut nonce = [0; NONCE_LEN];
-        nonce.copy_from_slice(&hmac::sign(&self.nonces, &content).as_ref()[..NONCE_LEN]);
+        let tag = self.tag(&content);
+        let mut sealed = [0; SEALED_LEN];
+        sealed[..TAG_LEN].copy_from_slice(&tag);
+        sealed[TAG_LEN..].copy_from_slice(&self.mask(&tag, content));
         let mut ticket = [0; TICKET_LEN];
-        ticket[..NONCE_LEN].copy_from_slice(&nonce);
-        let sealed = &mut ticket[NONCE_LEN..NONCE_LEN + CONTENT_LEN];
-        sealed.copy_from_slice(&content);
-        let tag = self
-            .seal
-            .seal_in_place_separate_tag(Nonce::assume_unique_for_key(nonce), Aad::empty(), sealed)
-            .expect("14 bytes are not too long to be sealed");
-        ticket[NONCE_LEN + CONTENT_LEN..].copy_from_slice(tag.as_ref());
+        STANDARD_NO_PAD
+            .encode_slice(sealed, &mut ticket)
+            .expect("three bytes become four characters, and the room is made for them");
         ticket
     }
 
     /// The place in a ticket that was made with this key; `None` for anything else.
     pub(in crate::turn) fn open(&self, ticket: &[u8]) -> Option<Place> {
-        let mut ticket: [u8; TICKET_LEN] = ticket.try_into().ok()?;
-        let (nonce, sealed) = ticket.split_first_chunk_mut::<NONCE_LEN>()?;
-        let nonce = Nonce::assume_unique_for_key(*nonce);
-        let content = self.seal.open_in_place(nonce, Aad::empty(), sealed).ok()?;
-        decode(content)
+        let ticket: &[u8; TICKET_LEN] = ticket.try_into().ok()?;
+        let mut sealed = [0; SEALED_LEN];
+        STANDARD_NO_PAD.decode_slice(ticket, &mut sealed).ok()?;
+        let (tag, masked) = sealed.split_first_chunk::<TAG_LEN>()?;
+        let content = self.mask(tag, masked.try_into().ok()?);
+        constant_time_eq(&self.tag(&content), tag).then(|| decode(&content)).flatten()
+    }
+
+    fn tag(&self, content: &[u8; CONTENT_LEN]) -> [u8; TAG_LEN] {
+        let mut tag = [0; TAG_LEN];
+        tag.copy_from_slice(&hmac::sign(&self.tags, content).as_ref()[..TAG_LEN]);
+        tag
+    }
+
+    /// Hides content, or shows it again.
+    fn mask(&self, tag: &[u8; TAG_LEN], mut content: [u8; CONTENT_LEN]) -> [u8; CONTENT_LEN] {
+        let mask = hmac::sign(&self.masks, tag);
+        content.iter_mut().zip(mask.as_ref()).for_each(|(byte, mask)| *byte ^= mask);
+        content
     }
 }
 
@@ -86,7 +106,7 @@ fn decode(content: &[u8]) -> Option<Place> {
             index: u32::from_be_bytes(*index),
             generation: u32::from_be_bytes(*generation),
         },
-        number: u32::from_be_bytes(number.try_into().ok()?),
+        number: u16::from_be_bytes(number.try_into().ok()?),
     })
 }
 
@@ -107,7 +127,9 @@ mod tests {
         assert_eq!(Tickets::new(b"another").open(&ticket), None);
         assert_eq!(Tickets::new(b"secret").seal(PLACE), ticket, "always the same");
         let next = Place { number: 8, ..PLACE };
-        assert_ne!(Tickets::new(b"secret").seal(next)[..NONCE_LEN], ticket[..NONCE_LEN]);
+        let next = Tickets::new(b"secret").seal(next);
+        let alike = next.iter().zip(&ticket).filter(|(a, b)| a == b).count();
+        assert!(alike < TICKET_LEN / 2, "another number makes another ticket: {alike}");
     }
 
     #[test]
@@ -119,7 +141,7 @@ mod tests {
             altered[bit / 8] ^= 1 << (bit % 8);
             assert_eq!(tickets.open(&altered), None, "bit {bit}");
         }
-        for len in [0, 1, NONCE_LEN, TICKET_LEN - 1] {
+        for len in [0, 1, TAG_LEN, TICKET_LEN - 1] {
             assert_eq!(tickets.open(&ticket[..len]), None);
         }
     }
@@ -127,7 +149,9 @@ mod tests {
     #[test]
     fn a_ticket_does_not_show_what_is_in_it() {
         let ticket = Tickets::new(b"secret").seal(PLACE);
+        assert!(ticket.len() <= 32 && ticket.iter().all(u8::is_ascii_graphic));
+        let sealed = STANDARD_NO_PAD.decode(ticket).unwrap();
         let index = PLACE.allocation.index.to_be_bytes();
-        assert!(!ticket.windows(4).any(|bytes| bytes == index));
+        assert!(!sealed.windows(4).any(|bytes| bytes == index));
     }
 }

@@ -91,7 +91,7 @@ impl Server {
         let Some((id, allocation)) = live.and_then(|id| Some((id, self.table.get(id)?))) else {
             return Err(Reject::code(ErrorCode::ALLOCATION_MISMATCH));
         };
-        if allocation.identity.name != who.identity.name {
+        if !allocation.is_owned_by(&who.identity, &who.key) {
             self.report(from, AuthFailure::NotTheOwner);
             return Err(Reject::code(ErrorCode::WRONG_CREDENTIALS));
         }

@@ -275,6 +275,7 @@ impl Server {
             ShardMessage::MoveAnswer { into, granted, reply } => {
                 self.on_move_answer(into, granted, reply);
             }
+            ShardMessage::MoveNow { into } => self.on_move_now(into),
             ShardMessage::MoveClaim { allocation, into } => {
                 self.on_move_claim(now, shard, allocation, into);
             }

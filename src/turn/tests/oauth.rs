@@ -165,6 +165,19 @@ fn rfc7635_6_2_keys_of_other_lengths_and_sha256() {
 }
 
 #[test]
+fn sixteen_bytes_of_a_key_will_do_as_in_coturn() {
+    let mut b = taking();
+    let holder = Holder::new(&mut b, 1, token(MAC_KEY, 3600));
+    let short = Holder { mac_key: MAC_KEY[..16].into(), ..holder.clone() };
+    short.grant(&mut b, allocate());
+    short.tokenless().grant(&mut b, refresh(None));
+    for len in [15, 17, 19] {
+        let other = Holder { mac_key: MAC_KEY[..len].into(), ..holder.clone() };
+        assert_eq!(other.ask(&mut b, refresh(None)).code(), 401, "{len}");
+    }
+}
+
+#[test]
 fn rfc7635_7_a_token_that_is_not_good_is_401_with_a_challenge() {
     let mut b = taking();
     let good = Holder::new(&mut b, 1, token(MAC_KEY, 3600));
@@ -251,6 +264,20 @@ fn rfc7635_9_a_new_token_prolongs_an_allocation() {
     assert_eq!(renewed.grant(&mut b, refresh(Some(2000))).lifetime(), 2000);
     assert_eq!(holder.tokenless().ask(&mut b, refresh(None)).code(), 401, "the old key is over");
     renewed.tokenless().grant(&mut b, refresh(None));
+}
+
+#[test]
+fn rfc7635_9_a_new_token_may_be_sealed_with_a_new_key() {
+    let mut b = Bench::with(|s| {
+        let key = |id| TokenKey::new(id, TokenAlgorithm::A256Gcm, &SHARED, 0..=u64::MAX).unwrap();
+        s.auth.tokens = Some(Arc::new(Tokens::new(SERVER_NAME, vec![key(KID), key("south")])));
+    });
+    let holder = Holder::new(&mut b, 1, token(MAC_KEY, 1000));
+    holder.grant(&mut b, allocate());
+    let renewed = Holder { kid: "south".into(), ..holder.clone() };
+    renewed.grant(&mut b, refresh(None));
+    renewed.tokenless().grant(&mut b, permission(&[PEER]));
+    assert_eq!(holder.tokenless().ask(&mut b, refresh(None)).code(), 401);
 }
 
 #[test]

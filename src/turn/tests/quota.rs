@@ -122,8 +122,14 @@ impl Cluster {
 
     pub(super) fn carry_one(&mut self) -> bool {
         let waiting = self.shards.iter().position(|shard| !shard.shell.to_shards.is_empty());
-        let Some(from) = waiting else { return false };
-        let (to, message) = self.shards[from].shell.to_shards.pop_front().unwrap();
+        waiting.is_some_and(|from| self.carry_from(from))
+    }
+
+    /// Carries the oldest message of a shard; false when there is none.
+    pub(super) fn carry_from(&mut self, from: usize) -> bool {
+        let Some((to, message)) = self.shards[from].shell.to_shards.pop_front() else {
+            return false;
+        };
         assert_ne!(usize::from(to), from, "no shard writes to itself");
         if let ShardMessage::ReservationAnswer { reserved: Some(port), .. } = &message {
             // The port changes hands with the message.

@@ -1,9 +1,6 @@
 //! Tokens of coturn's `turnutils_oauth`, an independent maker of them, open here
 //! (RFC 7635 section 6.2).
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-#![allow(clippy::print_stdout, reason = "skipping is never silent")]
-
 use std::io::ErrorKind;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -12,6 +9,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use sturn::auth::{TokenAlgorithm, TokenKey, Tokens};
 use sturn::net::Now;
+
+use crate::setup::skip;
 
 const NOW: u64 = 1_760_000_000;
 const SERVER: &str = "turn.example.org";
@@ -23,8 +22,8 @@ fn a_token_of_turnutils_oauth_opens() {
     for (name, algorithm) in algorithms {
         let key: Vec<u8> = (1..).take(algorithm.key_len()).collect();
         let Some(token) = sealed(name, &key) else {
-            println!("skipped: turnutils_oauth (package coturn) is not installed");
-            return;
+            let why = "turnutils_oauth (package coturn) is not installed";
+            return skip("a_token_of_turnutils_oauth_opens", why);
         };
         let key = TokenKey::new("north", algorithm, &key, 0..=u64::MAX).unwrap();
         let tokens = Tokens::new(SERVER, vec![key]);
