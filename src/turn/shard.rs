@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use super::mobility::Luggage;
 use super::vocabulary::{AllocationId, Client, RelayId};
-use crate::net::{FiveTuple, HashSeed, RelayedAddr};
+use crate::net::{HashSeed, RelayedAddr};
 
 /// Which shard this is, of how many.
 #[derive(Clone, Copy, Debug)]
@@ -73,7 +73,7 @@ pub enum ShardMessage {
         reserved: Option<RelayedAddr>,
     },
     /// A client has shown a ticket of the receiver (RFC 8016).
-    MoveAsk(MoveAsk),
+    MoveAsk(Box<MoveAsk>),
     /// The answer to it.
     MoveAnswer {
         /// The asker's id.
@@ -101,10 +101,8 @@ pub enum ShardMessage {
         from: AllocationId,
         /// The id it has.
         into: AllocationId,
-        /// Where its client was.
-        previous: FiveTuple,
         /// All of it.
-        allocation: Luggage,
+        luggage: Box<Luggage>,
     },
     /// The allocation will not come.
     MoveGone {
@@ -135,9 +133,7 @@ impl ShardMessage {
     /// had with the sender, and the one it has with the receiver.
     pub fn moved_relays(&self) -> impl Iterator<Item = (RelayId, RelayId)> + use<> {
         let moved = match self {
-            Self::MoveDone { from, into, allocation, .. } => {
-                Some((*from, *into, allocation.families()))
-            }
+            Self::MoveDone { from, into, luggage } => Some((*from, *into, luggage.families())),
             _ => None,
         };
         moved.into_iter().flat_map(|(from, into, families)| {

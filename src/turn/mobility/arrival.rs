@@ -43,7 +43,7 @@ struct Arrival {
 /// What goes on when the allocation is here.
 enum Held {
     Request(Client, Box<[u8]>),
-    Ask(u16, MoveAsk),
+    Ask(u16, Box<MoveAsk>),
 }
 
 impl Arrivals {
@@ -216,14 +216,14 @@ impl Server {
         let Some(arrival) = self.arrivals.by_id.get_mut(&into) else { return };
         arrival.asking = true;
         self.arrivals.asking += 1;
-        let message = ShardMessage::MoveAsk(MoveAsk {
+        let message = ShardMessage::MoveAsk(Box::new(MoveAsk {
             allocation: arrival.there,
             into,
             client: arrival.client,
             again: arrival.granted,
             full: full && !arrival.granted,
             request: request.bytes().into(),
-        });
+        }));
         self.outputs.push_back(Output::ToShard { shard: arrival.owner, message });
     }
 
@@ -291,7 +291,7 @@ impl Server {
 
     /// A question about an allocation that is to arrive here waits until it has;
     /// any other comes back.
-    pub(super) fn hold_ask(&mut self, shard: u16, ask: MoveAsk) -> Option<MoveAsk> {
+    pub(super) fn hold_ask(&mut self, shard: u16, ask: Box<MoveAsk>) -> Option<Box<MoveAsk>> {
         let id = ask.allocation;
         if !self.arrivals.by_id.contains_key(&id) {
             return Some(ask);
@@ -306,15 +306,9 @@ impl Server {
     }
 
     /// The allocation is here. Its relay sockets have these ids already.
-    pub(in crate::turn) fn on_move_done(
-        &mut self,
-        now: Now,
-        into: AllocationId,
-        previous: FiveTuple,
-        luggage: Luggage,
-    ) {
+    pub(in crate::turn) fn on_move_done(&mut self, now: Now, into: AllocationId, luggage: Luggage) {
         let families = luggage.families();
-        let Luggage(mut allocation) = luggage;
+        let Luggage { mut allocation, previous } = luggage;
         let Some(arrival) = self.arrivals.remove(into) else {
             // Nobody waits for it any more.
             for family in families {

@@ -244,8 +244,8 @@ impl Server {
             number,
         });
         allocation.wakes = None;
-        let allocation = Luggage(allocation);
-        let message = ShardMessage::MoveDone { from: id, into, previous, allocation };
+        let luggage = Box::new(Luggage { allocation, previous });
+        let message = ShardMessage::MoveDone { from: id, into, luggage };
         self.outputs.push_back(Output::ToShard { shard, message });
     }
 
@@ -288,9 +288,9 @@ impl Server {
     }
 
     /// Another shard has got a Refresh with a ticket of this one.
-    pub(in crate::turn) fn on_move_ask(&mut self, now: Now, shard: u16, ask: MoveAsk) {
+    pub(in crate::turn) fn on_move_ask(&mut self, now: Now, shard: u16, ask: Box<MoveAsk>) {
         let Some(ask) = self.hold_ask(shard, ask) else { return };
-        let MoveAsk { into, client, again, full, request, allocation: id } = ask;
+        let MoveAsk { into, client, again, full, request, allocation: id } = *ask;
         let mut reply = [0; MAX_REPLY];
         let len = match Message::parse(&request) {
             // Called off meanwhile, and told so: the id that it was to have is no more.

@@ -68,19 +68,23 @@ pub(super) enum Next {
 }
 
 /// An allocation on its way to another shard.
-pub struct Luggage(pub(super) Box<Allocation>);
+pub struct Luggage {
+    pub(super) allocation: Box<Allocation>,
+    /// Where its client was.
+    pub(super) previous: FiveTuple,
+}
 
 impl Luggage {
     /// The families it relays.
     pub(super) fn families(&self) -> impl Iterator<Item = Family> + use<> {
-        let relays = self.0.relays;
+        let relays = self.allocation.relays;
         [Family::V4, Family::V6].into_iter().filter(move |family| relays[slot(*family)].is_some())
     }
 }
 
 impl fmt::Debug for Luggage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Luggage").field(&self.0.client.five_tuple).finish()
+        f.debug_tuple("Luggage").field(&self.allocation.client.five_tuple).finish()
     }
 }
 

@@ -279,9 +279,7 @@ impl Server {
             ShardMessage::MoveClaim { allocation, into } => {
                 self.on_move_claim(now, shard, allocation, into);
             }
-            ShardMessage::MoveDone { into, previous, allocation, .. } => {
-                self.on_move_done(now, into, previous, allocation);
-            }
+            ShardMessage::MoveDone { into, luggage, .. } => self.on_move_done(now, into, *luggage),
             ShardMessage::MoveGone { into } => self.on_move_gone(now, into),
         }
     }

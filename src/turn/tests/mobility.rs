@@ -125,8 +125,8 @@ fn rfc8016_3_2_2_anything_but_the_same_refresh_shows_that_the_client_is_there() 
     let channel = |b: &mut Bench, _: &Login| drop(b.carry(client(2), &channel_data(0x4000, b"x")));
     let request = |b: &mut Bench, moved: &Login| drop(b.grant(moved, permission(&[PEER])));
     let plain = |b: &mut Bench, moved: &Login| drop(b.grant(moved, refresh(None)));
-    let ways: [&dyn Fn(&mut Bench, &Login); 4] = [&indication, &channel, &request, &plain];
-    for way in ways {
+    type Way = fn(&mut Bench, &Login);
+    for way in [indication as Way, channel, request, plain] {
         let mut b = mobile();
         let (_, relayed, ticket) = at_home(&mut b);
         let moved = b.login("alice", 2);

@@ -218,7 +218,7 @@ fn rfc7635_7_the_checks_of_long_term_credentials_hold_too() {
     let stranger = Holder { client: client(2), ..holder.clone() };
     assert_eq!(stranger.ask(&mut b, allocate()).code(), 438, "a token without its nonce");
     let bare = allocate().with(Attribute::AccessToken, holder.token.as_ref().unwrap());
-    assert_eq!(b.ask(client(1), bare.clone().bytes()).code(), 401);
+    assert_eq!(b.ask(client(1), bare.bytes()).code(), 401);
     assert_eq!(b.ask(client(1), bare.sha1(MAC_KEY).bytes()).code(), 400);
 }
 
