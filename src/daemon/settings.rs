@@ -36,6 +36,7 @@ pub(super) fn core(
             allocations_per_user: limits.allocations_per_user,
             permissions: limits.permissions as usize,
             channels: limits.channels as usize,
+            peer_connections: Limits::default().peer_connections,
             pending: limits.pending_requests.div_ceil(shards) as usize,
             // Zero stays zero: no limit.
             answers_per_prefix: limits.answers_per_prefix.div_ceil(shards),
@@ -47,6 +48,8 @@ pub(super) fn core(
                 config::DefaultFamily::Ipv4 => DefaultFamily::V4,
                 config::DefaultFamily::Client => DefaultFamily::Client,
             },
+            // The workers cannot connect to peers yet.
+            tcp: false,
         },
         policy: policy(config, addresses),
         discovery: discovery(config),

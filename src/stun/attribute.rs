@@ -1,5 +1,7 @@
 //! The attributes this server understands.
 
+use super::header::Method;
+
 macro_rules! attributes {
     ($($(#[$doc:meta])* $name:ident = $code:literal,)*) => {
         /// An attribute this server understands. Every other attribute below
@@ -81,6 +83,8 @@ attributes! {
     Padding = 0x0026,
     /// RESPONSE-PORT (RFC 5780 section 7.5), in Binding requests only.
     ResponsePort = 0x0027,
+    /// CONNECTION-ID (RFC 6062 section 6.2.1), in the methods of TCP relays only.
+    ConnectionId = 0x002A,
     /// ADDITIONAL-ADDRESS-FAMILY (RFC 8656 section 18.11).
     AdditionalAddressFamily = 0x8000,
     /// ADDRESS-ERROR-CODE (RFC 8656 section 18.12).
@@ -112,8 +116,20 @@ impl Attribute {
     /// methods, and on servers without that usage, it is unknown.
     pub const DISCOVERY: [Self; 3] = [Self::ChangeRequest, Self::Padding, Self::ResponsePort];
 
-    pub(super) const fn is_of_discovery(self) -> bool {
-        matches!(self, Self::ChangeRequest | Self::Padding | Self::ResponsePort)
+    /// Whether messages of this method can have the attribute. What belongs to one
+    /// usage is unknown to the methods of all others.
+    pub(super) const fn belongs_to(self, method: Method) -> bool {
+        match self {
+            Self::ChangeRequest | Self::Padding | Self::ResponsePort => {
+                matches!(method, Method::BINDING)
+            }
+            Self::ConnectionId => matches!(
+                method,
+                Method::CONNECT | Method::CONNECTION_BIND | Method::CONNECTION_ATTEMPT
+            ),
+            Self::AccessToken => !matches!(method, Method::BINDING),
+            _ => true,
+        }
     }
 }
 

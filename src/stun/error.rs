@@ -23,7 +23,7 @@ pub enum ParseError {
     Channel,
 }
 
-/// An error code of RFC 8489 section 14.8 or RFC 8656 section 19.
+/// An error code of RFC 8489 section 14.8, RFC 8656 section 19 or RFC 6062 section 6.3.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ErrorCode(u16);
 
@@ -65,6 +65,10 @@ codes! {
     UNSUPPORTED_TRANSPORT = 442 "Unsupported Transport Protocol",
     /// A peer of another family than the allocation's.
     PEER_ADDRESS_FAMILY_MISMATCH = 443 "Peer Address Family Mismatch",
+    /// There is a connection to that peer, or one is being made.
+    CONNECTION_ALREADY_EXISTS = 446 "Connection Already Exists",
+    /// No connection to the peer came about.
+    CONNECTION_TIMEOUT_OR_FAILURE = 447 "Connection Timeout or Failure",
     /// The user's share is used up.
     ALLOCATION_QUOTA_REACHED = 486 "Allocation Quota Reached",
     /// The server failed; the client may try again.

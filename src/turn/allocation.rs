@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::mobility::Mobility;
 use super::policy::Access;
 use super::reservation::Token;
-use super::vocabulary::{Client, PortRequest, Traffic};
+use super::vocabulary::{Client, PortRequest, RelayTransport, Traffic};
 use crate::auth::{Identity, Key};
 use crate::net::{Family, HashSeed, Map, PeerAddr, RelayedAddr, map};
 use crate::stun::{ErrorCode, TransactionId};
@@ -20,6 +20,8 @@ pub(super) struct Allocation {
     /// The key that proved the last request, so that the next needs no lookup.
     pub(super) key: Key,
     pub(super) stage: Stage,
+    /// What its relayed transport addresses speak.
+    pub(super) transport: RelayTransport,
     /// By family: IPv4, IPv6.
     pub(super) relays: [Option<Relay>; 2],
     pub(super) permissions: Map<IpAddr, Permission>,
@@ -105,6 +107,7 @@ impl Allocation {
         client: Client,
         identity: Identity,
         key: Key,
+        transport: RelayTransport,
         opening: Opening,
         created: Instant,
         seed: HashSeed,
@@ -114,6 +117,7 @@ impl Allocation {
             identity,
             key,
             stage: Stage::Opening(Box::new(opening)),
+            transport,
             relays: [None; 2],
             permissions: map(seed),
             channels: map(seed),
@@ -133,6 +137,16 @@ impl Allocation {
         let by_token = |key: &Key| matches!(key, Key::Token(_));
         self.identity.name == identity.name && by_token(&self.key) == by_token(key)
             || by_token(&self.key) && by_token(key)
+    }
+
+    /// Whether who has proven itself, at any five-tuple, is its owner. There a token
+    /// has to be the allocation's own, since whoever has another of the same key of
+    /// an authorization server goes by the same name.
+    pub(super) fn is_owned_anywhere_by(&self, identity: &Identity, key: &Key) -> bool {
+        match (&self.key, key) {
+            (Key::Token(_), _) | (_, Key::Token(_)) => self.key == *key,
+            _ => self.identity.name == identity.name,
+        }
     }
 
     /// Its owner has proven itself again. The key may be newer than the one the

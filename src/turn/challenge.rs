@@ -26,7 +26,7 @@ use super::vocabulary::{
 };
 use super::{Server, Timer};
 use crate::auth::{Algorithm, Directory, Freshness, Identity, Key, NonceKey, StoredKeys, userhash};
-use crate::net::Now;
+use crate::net::{ClientAddr, Now};
 use crate::stun::{
     Attribute, ErrorCode, Integrity, Message, UnknownAttributes, verify_sha1, verify_sha256,
 };
@@ -81,16 +81,18 @@ impl Server {
         }
         let names = read_names(request)?;
         let allocation = self.subject(from, request);
+        // A data connection has no allocation: that of its control connection counts.
+        let known = allocation.or_else(|| self.named_allocation(request));
         let nonce = names.nonce;
-        let (identity, key) = match self.identify_by_token(now, from, request, &names, allocation) {
+        let (identity, key) = match self.identify_by_token(now, from, request, &names, known) {
             Some(found) => found?,
             None => {
                 let algorithm = self.password_algorithm(request, nonce)?;
                 let credentials = Credentials { names, algorithm };
-                self.identify(now, from, request, &credentials, allocation, external)?
+                self.identify(now, from, request, &credentials, known, external)?
             }
         };
-        self.check_nonce(now, from, nonce)?;
+        self.check_nonce(now, from, request, nonce)?;
         envelope.signature = Some(Signature { integrity: response_integrity(request, &key), key });
         if self.unknown_in(request).as_slice().is_empty() {
             Ok(Authenticated { identity, key, allocation })
@@ -199,7 +201,7 @@ impl Server {
             && external.is_none()
             && let Some(name) = self.to_look_up(credentials)
         {
-            self.check_nonce(now, from, credentials.names.nonce)?;
+            self.check_nonce(now, from, request, credentials.names.nonce)?;
             return Err(self.park(now, from, request, name));
         }
         if !tried {
@@ -270,13 +272,25 @@ impl Server {
         from: Client,
         request: &Message<'_>,
     ) -> Result<(), Reject> {
-        self.check_nonce(now, from, read_names(request)?.nonce)
+        self.check_nonce(now, from, request, read_names(request)?.nonce)
     }
 
-    /// Check 6.
-    fn check_nonce(&mut self, now: Now, from: Client, nonce: &[u8]) -> Result<(), Reject> {
-        let client = from.five_tuple.client.socket();
-        if self.nonces.check(now, client, nonce) == Freshness::Valid {
+    /// Check 6. The nonce is the client's own, or for ConnectionBind that of its
+    /// control connection: clients exist that open a data connection with that one
+    /// and take no other. A Refresh from a new five-tuple needs a nonce of its own,
+    /// or whoever has overheard it could take the allocation elsewhere.
+    fn check_nonce(
+        &mut self,
+        now: Now,
+        from: Client,
+        request: &Message<'_>,
+        nonce: &[u8],
+    ) -> Result<(), Reject> {
+        let control = self.named_allocation(request).and_then(|id| self.table.get(id));
+        let control = control.map(|allocation| allocation.client.five_tuple.client);
+        let is_of =
+            |client: ClientAddr| self.nonces.check(now, client.socket(), nonce) == Freshness::Valid;
+        if is_of(from.five_tuple.client) || control.is_some_and(is_of) {
             return Ok(());
         }
         self.report(from, AuthFailure::StaleNonce);
@@ -335,6 +349,7 @@ impl Server {
             }
             super::Verdict::Drop(reason) => self.counters.dropped(reason),
             super::Verdict::Queued
+            | super::Verdict::HandOver { .. }
             | super::Verdict::ReplyFrom { .. }
             | super::Verdict::Forward(_) => {}
         }

@@ -3,8 +3,11 @@
 use std::time::Instant;
 
 use super::allocation::Stage;
+use super::connection::PeerEndReason;
 use super::reservation::Token;
-use super::vocabulary::{AllocationId, Client, EndReason, Event, Link, Output, RelayId, Route};
+use super::vocabulary::{
+    AllocationId, Client, EndReason, Event, Link, Output, RelayId, RelayTransport, Route,
+};
 use super::{Server, Timer};
 use crate::net::{Family, FiveTuple, Now};
 
@@ -39,7 +42,7 @@ impl Server {
         }
         for (family, alive) in [(Family::V4, v4), (Family::V6, v6)] {
             if !alive {
-                self.close_family(id, family);
+                self.close_family(now, id, family);
             }
         }
         self.expire_parts(now, id);
@@ -78,7 +81,8 @@ impl Server {
     }
 
     /// Drops what one family of an allocation had.
-    pub(super) fn close_family(&mut self, id: AllocationId, family: Family) {
+    pub(super) fn close_family(&mut self, now: Now, id: AllocationId, family: Family) {
+        self.end_connections(now, id, family, PeerEndReason::RelayClosed);
         let Some(allocation) = self.table.get_mut(id) else { return };
         let of_family = |number: &u16| {
             allocation.channels.get(number).is_some_and(|c| c.peer.family() == family)
@@ -86,11 +90,14 @@ impl Server {
         let channels: Vec<u16> = allocation.channels.keys().copied().filter(of_family).collect();
         allocation.permissions.retain(|ip, _| Family::of(*ip) != family);
         let relay = allocation.relays[super::allocation::slot(family)].take();
+        let indexed = allocation.transport == RelayTransport::Udp;
         for number in channels {
             self.unbind(id, number);
         }
         if let Some(relay) = relay {
-            self.table.unindex_relay(relay.local.socket(), relay.advertised);
+            if indexed {
+                self.table.unindex_relay(relay.local.socket(), relay.advertised);
+            }
             let relay = RelayId { allocation: id, family };
             self.outputs.push_back(Output::CloseRelay { relay });
         }
@@ -100,8 +107,8 @@ impl Server {
     pub(super) fn end_allocation(&mut self, now: Now, id: AllocationId, reason: EndReason) {
         let Some(allocation) = self.table.get(id) else { return };
         let relayed = allocation.advertised();
-        self.close_family(id, Family::V4);
-        self.close_family(id, Family::V6);
+        self.close_family(now, id, Family::V4);
+        self.close_family(now, id, Family::V6);
         self.forget_move(id);
         let Some(allocation) = self.table.remove(id) else { return };
         if allocation.counted {
@@ -130,6 +137,9 @@ impl Server {
         }
         let Some(allocation) = self.table.get(id).filter(|a| a.client.link == link) else { return };
         if allocation.is_live() {
+            for family in [Family::V4, Family::V6] {
+                self.end_connections(now, id, family, PeerEndReason::ControlClosed);
+            }
             self.end_allocation(now, id, EndReason::ConnectionClosed);
         } else {
             self.discard_opening(id);

@@ -24,6 +24,7 @@
 //! # The way of data
 //!
 //! `relay`: five-tuple to allocation, channel number or peer to the other side.
+//! `tcp_relay`: a connection of the client and one with a peer, joined by the shell.
 
 #![forbid(unsafe_code)]
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
@@ -32,6 +33,7 @@ mod allocation;
 mod alternate;
 mod budget;
 mod challenge;
+mod connection;
 mod counters;
 mod housekeeping;
 mod invariants;
@@ -47,6 +49,7 @@ mod reservation;
 mod settings;
 mod shard;
 mod table;
+mod tcp_relay;
 mod timers;
 mod vocabulary;
 
@@ -55,6 +58,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use budget::AnswerBudget;
+use connection::Connections;
 use mobility::{Arrivals, Tickets};
 use pending::Pending;
 use quota::Ledger;
@@ -68,6 +72,7 @@ use crate::net::{HashSeed, Now, PeerAddr, Transport};
 use crate::stun::{Attribute, Class, ErrorCode, Kind, Message, Method, classify};
 
 pub use alternate::{Alternates, Redirect};
+pub use connection::{ConnectionId, PeerEndReason, PeerLink};
 pub use counters::{Counters, RequestResult};
 pub use mobility::Luggage;
 pub use settings::{
@@ -78,7 +83,8 @@ pub use shard::{MoveAsk, Shard, ShardMessage};
 pub use timers::Wheel;
 pub use vocabulary::{
     AllocationId, AuthFailure, Client, DropReason, EndReason, Event, Forward, Header, Input, Link,
-    LookupName, Output, PortRequest, RelayId, Route, Span, Ticket, Traffic, Verdict,
+    LookupName, Output, PortRequest, RelayId, RelayTransport, Route, Span, Ticket, Traffic,
+    Verdict,
 };
 
 #[cfg(test)]
@@ -96,6 +102,7 @@ pub struct Server {
     table: Table,
     pending: Pending,
     reservations: Reservations,
+    connections: Connections,
     ledger: Ledger,
     nonces: NonceKey,
     /// `None`: allocations do not follow their clients.
@@ -123,6 +130,7 @@ enum Timer {
     Allocation(AllocationId),
     Reservation(reservation::Token),
     Pending(Ticket),
+    Connection(ConnectionId),
 }
 
 impl Server {
@@ -144,6 +152,7 @@ impl Server {
             table: Table::new(seed),
             pending: Pending::new(seed),
             reservations: Reservations::new(seed),
+            connections: Connections::new(seed),
             ledger: Ledger::new(seed),
             nonces,
             tickets: settings.mobility.as_deref().map(Tickets::new),
@@ -204,6 +213,14 @@ impl Server {
             Input::Icmp { relay, peer, icmp_type, code, info } => {
                 self.on_icmp(now, relay, peer, icmp_type, code, info);
             }
+            Input::PeerConnected { connection, link } => {
+                self.on_peer_connected(now, connection, link);
+            }
+            Input::PeerFailed { connection } => self.on_peer_failed(now, connection),
+            Input::PeerAccepted { relay, peer, link } => {
+                self.on_peer_accepted(now, relay, peer, link);
+            }
+            Input::PeerClosed { link } => self.on_peer_closed(now, link),
             Input::LinkClosed { five_tuple, link } => self.on_link_closed(now, five_tuple, link),
             Input::FromShard { shard, message } => self.on_shard_message(now, shard, message),
         }
@@ -218,6 +235,7 @@ impl Server {
                 Timer::Allocation(id) => self.wake_allocation(now, id),
                 Timer::Reservation(token) => self.expire_reservation(now, token),
                 Timer::Pending(ticket) => self.pending.expire(now, ticket),
+                Timer::Connection(id) => self.wake_connection(now, id),
             }
         }
         self.due = due;
@@ -279,6 +297,9 @@ impl Server {
     ) -> Verdict {
         if request.method() == Method::BINDING {
             return self.on_binding(now, from, request, reply);
+        }
+        if let Some(elsewhere) = self.bound_elsewhere(from, request) {
+            return elsewhere;
         }
         let mut envelope = Envelope::of(request);
         let granted = self.dispatch(now, from, request, &mut envelope, reply);

@@ -7,7 +7,8 @@
 use super::Server;
 use super::policy::Access;
 use super::vocabulary::{
-    AllocationId, Client, DropReason, Forward, Header, Output, RelayId, Span, Verdict,
+    AllocationId, Client, DropReason, Forward, Header, Output, RelayId, RelayTransport, Span,
+    Verdict,
 };
 use crate::net::{Family, Now, PeerAddr};
 use crate::stun::{
@@ -91,6 +92,9 @@ impl Server {
         let Some(allocation) = self.table.get(id) else {
             return Verdict::Drop(DropReason::NoAllocation);
         };
+        if allocation.transport == RelayTransport::Tcp {
+            return Verdict::Drop(DropReason::RelayTransport);
+        }
         let Some(access) = allocation.permitted(peer.ip(), now.mono) else {
             return Verdict::Drop(DropReason::NoPermission);
         };
@@ -198,7 +202,7 @@ impl Server {
     /// A peer that is a relay socket of this server is known to clients by its
     /// advertised address, also when its datagram came the short way.
     #[inline]
-    fn as_known_outside(&self, from: PeerAddr) -> PeerAddr {
+    pub(super) fn as_known_outside(&self, from: PeerAddr) -> PeerAddr {
         self.settings.relay.advertised_of(from.socket()).map_or(from, PeerAddr::new)
     }
 

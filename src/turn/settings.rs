@@ -81,6 +81,12 @@ pub struct Lifetimes {
     pub reservation: Duration,
     /// How long a request waits for an answer from outside.
     pub pending: Duration,
+    /// How long a connection to a peer may take to come about, 30 seconds or more
+    /// (RFC 6062 section 5.2).
+    pub connect: Duration,
+    /// How long a connection with a peer waits for its ConnectionBind: 30 seconds
+    /// (RFC 6062 sections 5.2 and 5.3).
+    pub connection_bind: Duration,
 }
 
 impl Default for Lifetimes {
@@ -92,6 +98,8 @@ impl Default for Lifetimes {
             channel: Duration::from_secs(600),
             reservation: Duration::from_secs(30),
             pending: Duration::from_secs(5),
+            connect: Duration::from_secs(30),
+            connection_bind: Duration::from_secs(30),
         }
     }
 }
@@ -107,6 +115,8 @@ pub struct Limits {
     pub permissions: usize,
     /// Channels of one allocation.
     pub channels: usize,
+    /// Connections with peers of one TCP allocation, those on their way included.
+    pub peer_connections: usize,
     /// Requests of one shard that wait for an answer from outside.
     pub pending: usize,
     /// Unauthenticated UDP answers per second and source prefix (IPv4 /24, IPv6
@@ -121,6 +131,7 @@ impl Default for Limits {
             allocations_per_user: 0,
             permissions: 256,
             channels: 256,
+            peer_connections: 64,
             pending: 1024,
             answers_per_prefix: 500,
         }
@@ -147,6 +158,8 @@ pub struct RelaySettings {
     pub ports: RangeInclusive<u16>,
     /// The family of an allocation whose client does not ask for one.
     pub default_family: DefaultFamily,
+    /// Relay TCP too (RFC 6062), for clients on TCP and TLS.
+    pub tcp: bool,
 }
 
 /// An address that sockets are bound to.

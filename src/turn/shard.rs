@@ -9,6 +9,7 @@
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
+use super::connection::ConnectionId;
 use super::mobility::Luggage;
 use super::vocabulary::{AllocationId, Client, RelayId};
 use crate::net::{HashSeed, RelayedAddr};
@@ -25,6 +26,26 @@ pub struct Shard {
 impl Shard {
     /// The only shard.
     pub const ONLY: Self = Self { index: 0, count: 1 };
+
+    /// How many bits it takes to name a shard.
+    fn bits(self) -> u32 {
+        u32::from(self.count).next_power_of_two().trailing_zeros()
+    }
+
+    /// A CONNECTION-ID of this shard: the shard's number in as many of the top bits
+    /// as that takes, then random ones, 16 at least.
+    pub(super) fn connection_id(self, random: u32) -> ConnectionId {
+        let random_bits = u32::BITS - self.bits();
+        let mask = u32::MAX >> self.bits();
+        // Of a single shard nothing of the id is its number.
+        let number = u32::from(self.index).checked_shl(random_bits).unwrap_or(0);
+        ConnectionId(number | random & mask)
+    }
+
+    /// The shard that an id names; it need not exist.
+    pub(super) fn of_connection(self, id: ConnectionId) -> u16 {
+        id.0.checked_shr(u32::BITS - self.bits()).unwrap_or(0) as u16
+    }
 
     /// The shard that counts a user's allocations. `seed` is the same everywhere.
     pub(super) fn home_of(self, user: &str, seed: HashSeed) -> u16 {
@@ -140,5 +161,29 @@ impl ShardMessage {
             let of = |allocation, family| RelayId { allocation, family };
             families.map(move |family| (of(from, family), of(into, family)))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_id_names_its_shard_whatever_is_random() {
+        for count in [1, 2, 3, 4, 5, 64, 1000, u16::MAX] {
+            for index in [0, count / 2, count - 1] {
+                let shard = Shard { index, count };
+                for random in [0, 1, 0x8000_0000, 0x1234_5678, u32::MAX] {
+                    assert_eq!(shard.of_connection(shard.connection_id(random)), index);
+                }
+                assert_ne!(shard.connection_id(0), shard.connection_id(0xffff));
+            }
+        }
+    }
+
+    #[test]
+    fn a_connection_id_can_name_a_shard_that_is_not_there() {
+        let shard = Shard { index: 0, count: 3 };
+        assert_eq!(shard.of_connection(ConnectionId(u32::MAX)), 3);
     }
 }

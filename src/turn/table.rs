@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::allocation::Allocation;
-use super::vocabulary::{AllocationId, GENERATION_MASK, RelayId};
+use super::vocabulary::{AllocationId, GENERATION_MASK, RelayId, RelayTransport};
 use crate::net::{FiveTuple, HashSeed, Map, map};
 
 pub(super) struct Table {
@@ -13,7 +13,8 @@ pub(super) struct Table {
     len: usize,
     /// An allocation on the move has two five-tuples, one without a client none.
     by_five_tuple: Map<FiveTuple, u32>,
-    /// By advertised address, and by local address where that differs.
+    /// The relays that speak UDP, by advertised address, and by local address where
+    /// that differs.
     by_relayed: Map<SocketAddr, RelayId>,
 }
 
@@ -114,9 +115,10 @@ impl Table {
         self.free.push(id.index);
         self.len -= 1;
         self.unindex_client(&allocation.client.five_tuple, id);
-        for relay in allocation.relays.iter().flatten() {
-            self.by_relayed.remove(&relay.advertised);
-            self.by_relayed.remove(&relay.local.socket());
+        if allocation.transport == RelayTransport::Udp {
+            for relay in allocation.relays.iter().flatten() {
+                self.unindex_relay(relay.local.socket(), relay.advertised);
+            }
         }
         Some(allocation)
     }

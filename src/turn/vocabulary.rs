@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::connection::{ConnectionId, PeerEndReason, PeerLink};
 use super::shard::ShardMessage;
 use crate::auth::StoredKeys;
 use crate::net::{ClientAddr, Family, FiveTuple, PeerAddr, RelayedAddr};
@@ -95,8 +96,17 @@ pub enum Verdict {
         /// Where to send it.
         client: SocketAddr,
     },
-    /// Nothing now; an [`Output`] will follow.
+    /// Nothing now; an [`Output`] will follow. On a stream, take the outputs before
+    /// the next frame is read: an [`Output::Splice`] may be among them.
     Queued,
+    /// Another shard has to see this packet: the client's connection moves there
+    /// with every byte that was read and not used, this packet first, and is
+    /// handed to that shard's core again. Over streams only, and only for clients
+    /// of whom this core keeps nothing. Nothing was answered or counted.
+    HandOver {
+        /// The shard that the connection belongs to from now on.
+        shard: u16,
+    },
     /// Nothing at all.
     Drop(DropReason),
 }
@@ -190,6 +200,16 @@ impl Header {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Ticket(pub(super) u64);
 
+/// What a relayed transport address speaks: REQUESTED-TRANSPORT (RFC 8656 section
+/// 18.8, RFC 6062 section 5.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RelayTransport {
+    /// A UDP socket.
+    Udp,
+    /// A TCP listener, whose address connections to peers come from as well.
+    Tcp,
+}
+
 /// Which port a new relay socket is to have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PortRequest {
@@ -242,6 +262,37 @@ pub enum Input {
         /// The next-hop MTU for "packet too big" errors, else 0.
         info: u32,
     },
+    /// The answer to [`Output::ConnectPeer`]: the peer took the connection.
+    PeerConnected {
+        /// The question.
+        connection: ConnectionId,
+        /// The connection. Its data is not read before [`Output::Splice`].
+        link: PeerLink,
+    },
+    /// The other answer to [`Output::ConnectPeer`]: refused, unreachable, or no
+    /// socket was left.
+    PeerFailed {
+        /// The question.
+        connection: ConnectionId,
+    },
+    /// A peer has connected to the listener of a TCP relay.
+    PeerAccepted {
+        /// The relay.
+        relay: RelayId,
+        /// The peer.
+        peer: PeerAddr,
+        /// The connection. Its data is not read before [`Output::Splice`].
+        link: PeerLink,
+    },
+    /// A connection with a peer is over, and the shell has closed it. Of one that
+    /// is spliced: both sides, whichever ended first, once what was read is
+    /// delivered; the client's side is not told as [`Input::LinkClosed`]. Of one
+    /// that is not: it broke. A peer that has only finished sending is not over:
+    /// what it sent is still to be delivered.
+    PeerClosed {
+        /// The connection.
+        link: PeerLink,
+    },
     /// A client's connection ended; its allocation goes with it.
     LinkClosed {
         /// The client.
@@ -274,11 +325,48 @@ pub enum Output {
         relay: RelayId,
         /// Which port.
         port: PortRequest,
+        /// A UDP socket or a TCP listener.
+        transport: RelayTransport,
     },
-    /// Close a relay socket and free its port.
+    /// Close a relay socket and free its port. The connections of a TCP relay are
+    /// gone by then: each got its [`Output::ClosePeer`] or [`Output::CancelConnect`].
     CloseRelay {
         /// The relay socket.
         relay: RelayId,
+    },
+    /// Connect to a peer from the address of a TCP relay; answer with
+    /// [`Input::PeerConnected`] or [`Input::PeerFailed`].
+    ConnectPeer {
+        /// The relay.
+        relay: RelayId,
+        /// Names the question.
+        connection: ConnectionId,
+        /// The peer, as it is reached from this host.
+        peer: PeerAddr,
+        /// The peer is an address of this server, and only its relay sockets may be
+        /// reached there: connect only if the port belongs to one.
+        relays_only: bool,
+    },
+    /// Give up a connection that is being made; no answer is waited for any more.
+    CancelConnect {
+        /// The question.
+        connection: ConnectionId,
+    },
+    /// From now on bytes pass between a client's connection and a peer's as they
+    /// are, in both directions, beginning with what either has sent already. Comes
+    /// behind the [`Output::Send`] with the response, which goes out first. The core
+    /// sees nothing of the client's connection any more.
+    Splice {
+        /// The client's side.
+        client: Link,
+        /// The peer's side.
+        peer: PeerLink,
+    },
+    /// Close a connection with a peer; of one that is spliced, both sides. Not
+    /// answered with [`Input::PeerClosed`].
+    ClosePeer {
+        /// The connection.
+        link: PeerLink,
     },
     /// Free a port that was set aside and never used.
     ReleasePort {
@@ -415,6 +503,28 @@ pub enum Event {
         /// The deciding rule, in words.
         rule: String,
     },
+    /// Bytes pass between a client and a peer (RFC 6062).
+    PeerConnectionBound {
+        /// The allocation.
+        allocation: AllocationId,
+        /// The client's data connection.
+        five_tuple: FiveTuple,
+        /// The full user name.
+        username: Arc<str>,
+        /// The peer.
+        peer: PeerAddr,
+    },
+    /// A connection with a peer is over (RFC 6062).
+    PeerConnectionEnded {
+        /// The allocation.
+        allocation: AllocationId,
+        /// The peer.
+        peer: PeerAddr,
+        /// How long there was anything of it.
+        age: Duration,
+        /// Why it is over.
+        reason: PeerEndReason,
+    },
     /// Credentials were refused.
     AuthenticationFailed {
         /// The client.
@@ -526,6 +636,12 @@ drop_reasons! {
     PeerFamily = "peer-family",
     /// The budget of unauthenticated answers of the client's prefix is used up.
     AnswerBudget = "answer-budget",
+    /// Datagrams for an allocation that relays TCP.
+    RelayTransport = "relay-transport",
+    /// A peer connected while the allocation had all the connections it may have.
+    TooManyConnections = "too-many-connections",
+    /// A peer connected while a connection to it was being made.
+    ConnectionExists = "connection-exists",
     /// A request that is already being worked on.
     InProgress = "in-progress",
     /// Too many requests wait for an answer from outside.

@@ -14,7 +14,7 @@ impl Worker {
         while let Some(output) = self.core.poll_output() {
             match output {
                 Output::Send { client, message } => self.send_message(now, client, &message),
-                Output::OpenRelay { relay, port } => self.open_relay(now, relay, port),
+                Output::OpenRelay { relay, port, .. } => self.open_relay(now, relay, port),
                 Output::CloseRelay { relay } => self.relays.close(relay),
                 Output::ReleasePort { reserved } => self.relays.release(reserved),
                 Output::ToShard { shard, message } => {
@@ -24,6 +24,12 @@ impl Worker {
                 // There are no user stores outside the configuration.
                 Output::LookupKey { ticket, .. } => {
                     self.core.handle_input(now, Input::Key { ticket, user: None });
+                }
+                // TCP relays are off.
+                Output::ConnectPeer { connection, .. } => {
+                    self.core.handle_input(now, Input::PeerFailed { connection });
+                }
+                Output::CancelConnect { .. } | Output::Splice { .. } | Output::ClosePeer { .. } => {
                 }
                 // For accelerators below the core; there is none to tell.
                 Output::Route(_) => {}
@@ -168,6 +174,12 @@ fn log(event: Event) {
         }
         Event::PeerDenied { five_tuple, username, peer, rule } => {
             tracing::debug!(user = %username, client = %five_tuple.client, %peer, rule, "peer denied");
+        }
+        Event::PeerConnectionBound { allocation, five_tuple, username, peer } => {
+            tracing::debug!(%allocation, user = %username, client = %five_tuple.client, %peer, "peer connection bound");
+        }
+        Event::PeerConnectionEnded { allocation, peer, age, reason } => {
+            tracing::debug!(%allocation, %peer, seconds = age.as_secs_f64(), %reason, "peer connection ended");
         }
         Event::AuthenticationFailed { five_tuple, reason } => {
             tracing::debug!(client = %five_tuple.client, transport = %five_tuple.transport, %reason, "not authenticated");

@@ -112,7 +112,8 @@ impl Worker {
                         self.reply(index, server, client, body);
                     }
                 }
-                Verdict::Queued | Verdict::Drop(_) => {}
+                // Only connections are handed over.
+                Verdict::Queued | Verdict::HandOver { .. } | Verdict::Drop(_) => {}
             }
         }
         received.drained

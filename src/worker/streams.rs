@@ -179,8 +179,12 @@ impl Worker {
                     self.forward(Origin { slot, start: at as u32, tos: 0 }, &forward);
                 }
                 Verdict::Reply { len } => self.answer(client, &mut answers, len),
-                // What leaves another way than it came does so over UDP.
-                Verdict::ReplyFrom { .. } | Verdict::Queued | Verdict::Drop(_) => {}
+                // What leaves another way than it came does so over UDP, and nothing is
+                // handed over while TCP relays are off.
+                Verdict::ReplyFrom { .. }
+                | Verdict::Queued
+                | Verdict::HandOver { .. }
+                | Verdict::Drop(_) => {}
             }
             at += frame;
         }

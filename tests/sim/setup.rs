@@ -187,6 +187,7 @@ fn relay_settings(rng: &mut Rng) -> RelaySettings {
         addresses,
         ports: 50_000..=50_000 + rng.pick(&[30, 30, 12]),
         default_family: rng.pick(&[DefaultFamily::V4, DefaultFamily::Client]),
+        tcp: false,
     }
 }
 
@@ -204,6 +205,7 @@ fn limits(rng: &mut Rng) -> Limits {
         allocations_per_user: rng.pick(&[0, 1, 2, 3]),
         permissions: rng.pick(&[256, 4]),
         channels: rng.pick(&[256, 3]),
+        peer_connections: 4,
         pending: rng.pick(&[1024, 2]),
         answers_per_prefix: rng.pick(&[0, 500, 2]),
     }

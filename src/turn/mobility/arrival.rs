@@ -379,7 +379,10 @@ impl Server {
                 self.outputs.push_back(Output::Send { client, message });
             }
             Verdict::Drop(reason) => self.counters.dropped(reason),
-            Verdict::Queued | Verdict::ReplyFrom { .. } | Verdict::Forward(_) => {}
+            Verdict::Queued
+            | Verdict::HandOver { .. }
+            | Verdict::ReplyFrom { .. }
+            | Verdict::Forward(_) => {}
         }
     }
 }

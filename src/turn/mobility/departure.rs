@@ -1,7 +1,6 @@
 //! The owner's side of a move: where the allocation is.
 
 use super::{Luggage, Mobility, Next, Place, REPETITION};
-use crate::auth::Key;
 use crate::net::{FiveTuple, Now};
 use crate::stun::{Attribute, ErrorCode, Message};
 use crate::turn::allocation::{Allocation, Stage};
@@ -121,14 +120,7 @@ impl Server {
         to: Destination,
         who: &Authenticated,
     ) -> Result<(), Reject> {
-        let is_owner = self.table.get(id).is_some_and(|a| {
-            // The name that comes with a token is that of the key it was sealed with.
-            match a.key {
-                Key::Token(_) => a.key == who.key,
-                Key::Md5(_) | Key::Sha256(_) => a.identity.name == who.identity.name,
-            }
-        });
-        if is_owner {
+        if self.table.get(id).is_some_and(|a| a.is_owned_anywhere_by(&who.identity, &who.key)) {
             return Ok(());
         }
         let (Destination::Here(client) | Destination::Away { client, .. }) = to;
@@ -337,7 +329,10 @@ impl Server {
                 self.counters.dropped(reason);
                 0
             }
-            Verdict::Queued | Verdict::ReplyFrom { .. } | Verdict::Forward(_) => 0,
+            Verdict::Queued
+            | Verdict::HandOver { .. }
+            | Verdict::ReplyFrom { .. }
+            | Verdict::Forward(_) => 0,
         }
     }
 

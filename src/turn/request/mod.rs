@@ -4,6 +4,8 @@
 mod allocate;
 mod binding;
 mod channel_bind;
+mod connect;
+mod connection_bind;
 mod create_permission;
 mod discovery;
 mod opening;
@@ -45,10 +47,14 @@ impl Server {
         reply: &mut [u8],
     ) -> Result<usize, Reject> {
         let method = request.method();
-        let known = matches!(
-            method,
-            Method::ALLOCATE | Method::REFRESH | Method::CREATE_PERMISSION | Method::CHANNEL_BIND
-        );
+        let known = match method {
+            Method::ALLOCATE
+            | Method::REFRESH
+            | Method::CREATE_PERMISSION
+            | Method::CHANNEL_BIND => true,
+            Method::CONNECT | Method::CONNECTION_BIND => self.settings.relay.tcp,
+            _ => false,
+        };
         if !known {
             return Err(Reject::Drop(DropReason::UnknownMethod));
         }
@@ -56,6 +62,9 @@ impl Server {
         let who = self.authenticate(now, from, request, envelope, external)?;
         if method == Method::ALLOCATE {
             return self.on_allocate(now, from, request, envelope, who, reply);
+        }
+        if method == Method::CONNECTION_BIND {
+            return self.on_connection_bind(now, from, request, envelope, &who);
         }
         if method == Method::REFRESH && request.has(Attribute::MobilityTicket) {
             let to = Destination::Here(from);
@@ -73,6 +82,7 @@ impl Server {
             Method::CREATE_PERMISSION => {
                 self.on_create_permission(now, id, request, envelope, reply)
             }
+            Method::CONNECT => self.on_connect(now, id, request, envelope),
             _ => self.on_channel_bind(now, id, request, envelope, reply),
         }
     }

@@ -19,7 +19,9 @@ use crate::turn::mobility::Mobility;
 use crate::turn::reply::Reject;
 use crate::turn::reservation;
 use crate::turn::shard::ShardMessage;
-use crate::turn::vocabulary::{AllocationId, EndReason, Event, Output, PortRequest, RelayId};
+use crate::turn::vocabulary::{
+    AllocationId, EndReason, Event, Output, PortRequest, RelayId, RelayTransport,
+};
 use crate::turn::{MAX_REPLY, Server, Timer};
 
 impl Server {
@@ -80,13 +82,14 @@ impl Server {
 
     /// Step 3.
     fn open_relays(&mut self, id: AllocationId) {
+        let Some(transport) = self.table.get(id).map(|a| a.transport) else { return };
         let Some(opening) = self.opening_mut(id) else { return };
         opening.waiting = opening.families;
         let (waiting, port) = (opening.waiting, opening.port);
         for family in [Family::V4, Family::V6] {
             if waiting[slot(family)] {
                 let relay = RelayId { allocation: id, family };
-                self.outputs.push_back(Output::OpenRelay { relay, port });
+                self.outputs.push_back(Output::OpenRelay { relay, port, transport });
             }
         }
     }
@@ -113,7 +116,10 @@ impl Server {
         let expires = now.mono + opening.lifetime;
         if let Some(allocation) = self.table.get_mut(id) {
             allocation.relays[slot(relay.family)] = Some(Relay { local, advertised, expires });
-            self.table.index_relay(relay, local.socket(), advertised);
+            // Datagrams that stay in user space find their relay; TCP has none.
+            if allocation.transport == RelayTransport::Udp {
+                self.table.index_relay(relay, local.socket(), advertised);
+            }
         }
         self.conclude_opening(now, id);
     }
@@ -130,7 +136,7 @@ impl Server {
     }
 
     fn lose_relay(&mut self, now: Now, relay: RelayId) {
-        self.close_family(relay.allocation, relay.family);
+        self.close_family(now, relay.allocation, relay.family);
         let rest = self.table.get(relay.allocation).map(|a| a.relays.iter().any(Option::is_some));
         if rest == Some(false) {
             self.end_allocation(now, relay.allocation, EndReason::RelayLost);

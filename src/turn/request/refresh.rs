@@ -92,7 +92,7 @@ impl Server {
             self.table.get(id).is_some_and(|a| a.relay(family.other(), now.mono).is_some())
         });
         match family {
-            Some(family) if other_stays => self.close_family(id, family),
+            Some(family) if other_stays => self.close_family(now, id, family),
             _ => self.end_allocation(now, id, EndReason::Deleted),
         }
     }
