@@ -59,7 +59,8 @@ pub(super) fn check(server: &Server, now: Now) {
     assert_eq!(server.table.iter().count(), server.table.len(), "allocations are counted");
     assert_eq!(server.table.relayed_len(), relayed, "no stale relayed addresses");
     check_connections(server);
-    assert!(server.table.len() <= server.settings.limits.allocations, "bounded allocations");
+    let taken = server.table.len() + server.arrivals.granted();
+    assert!(taken <= server.settings.limits.allocations, "bounded allocations");
     assert!(server.pending.len() <= server.settings.limits.pending, "bounded pending requests");
     if server.shard.count == 1 {
         assert_eq!(server.ledger.total(), counted_here, "the ledger counts what is there");

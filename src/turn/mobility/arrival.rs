@@ -59,6 +59,11 @@ impl Arrivals {
         self.asking
     }
 
+    /// How many are sure to come unless they end: for the invariants.
+    pub(in crate::turn) fn granted(&self) -> usize {
+        self.by_id.values().filter(|a| a.granted).count()
+    }
+
     pub(in crate::turn) fn has(&self, five_tuple: &FiveTuple) -> bool {
         self.by_five_tuple.contains_key(five_tuple)
     }

@@ -1,6 +1,7 @@
 //! Allocations that follow their clients (RFC 8016).
 
 use super::quota::Cluster;
+use super::tcp_relay::{allocate_tcp, connection_bind};
 use super::wire::{Request, allocate, bind, channel_data, permission, refresh, send};
 use super::*;
 use crate::auth::time_limited::{Mac, issue};
@@ -82,6 +83,31 @@ fn rfc8016_3_1_2_who_asks_gets_a_ticket() {
     assert!(!b.grant(&bob, refresh(None)).has(Attribute::MobilityTicket), "who does not, does not");
     let third = b.login("alice", 3);
     assert_ne!(ticket_in(&b.grant(&third, roaming())), ticket_in(&reply));
+}
+
+#[test]
+fn rfc8016_3_1_2_a_tcp_allocation_gets_no_ticket_and_stays_where_it_is() {
+    let roaming_tcp = || allocate_tcp().with(Attribute::MobilityTicket, &[]);
+    let mut b = Bench::with(|s| {
+        on(s);
+        s.relay.tcp = true;
+    });
+    let alice = b.login_from(client_on(Transport::Tcp, 1), "alice", "wonderland");
+    let with_value = allocate_tcp().with(Attribute::MobilityTicket, &[0]);
+    assert_eq!(b.refuse(&alice, with_value), 400);
+    let request = alice.sign(roaming_tcp());
+    let reply = b.ask(alice.client, request.bytes());
+    assert!(reply.is_success() && !reply.has(Attribute::MobilityTicket), "without a ticket");
+    assert_eq!(b.ask(alice.client, request.bytes()), reply, "also when it asks again");
+    let other = b.login_from(client_on(Transport::Tcp, 2), "alice", "wonderland");
+    let ticket = ticket_in(&b.grant(&other, roaming()));
+    assert_eq!(b.refuse(&alice, showing(&ticket)), 437, "nor does one come to its five-tuple");
+    let closed = alice.client;
+    b.input(Input::LinkClosed { five_tuple: closed.five_tuple, link: closed.link });
+    assert_eq!(b.server.allocations(), 1, "it ended with its connection");
+    let mut off = Bench::with(|s| s.relay.tcp = true);
+    let alice = off.login_from(client_on(Transport::Tcp, 1), "alice", "wonderland");
+    assert_eq!(off.refuse(&alice, roaming_tcp()), 405, "where there is no mobility at all");
 }
 
 #[test]
@@ -836,4 +862,34 @@ fn whoever_moves_about_at_random_neither_loses_nor_leaks_anything() {
         let (first, b) = (r.logins[0].clone(), &mut r.c);
         assert!(b.allocate(0, &first, roaming()).is_success(), "seed {seed}: quota and five-tuple");
     }
+}
+
+#[test]
+fn a_refresh_from_a_new_five_tuple_needs_a_nonce_of_its_own() {
+    let mut b = mobile();
+    let (alice, relayed, ticket) = at_home(&mut b);
+    let replayed = Login { client: client(2), ..alice };
+    for _ in 0..2 {
+        // Also where the client is awaited, the second time.
+        for request in [showing(&ticket), refresh(Some(0))] {
+            assert_eq!(b.ask(client(2), replayed.sign(request).bytes()).code(), 438);
+        }
+        assert_eq!(heard_at(&mut b, relayed), of(1));
+        moves(&mut b, 2, &ticket);
+    }
+}
+
+#[test]
+fn a_client_whose_allocation_is_to_come_is_not_handed_over() {
+    let mut c = Cluster::with(2, |s| {
+        on(s);
+        s.relay.tcp = true;
+    });
+    let (_, _, ticket) = c.at_home();
+    let from = client_on(Transport::Tcp, 2);
+    let alice = c.shards[1].login_from(from, "alice", "wonderland");
+    assert!(c.ask(1, &alice, showing(&ticket)).is_success());
+    // The id is one of shard 0; the allocation comes to the connection, which stays.
+    assert_eq!(c.ask(1, &alice, connection_bind(1)).code(), 400);
+    assert_eq!(c.allocations(), [0, 1]);
 }

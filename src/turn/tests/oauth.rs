@@ -2,6 +2,7 @@
 
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 
+use super::tcp_relay::{allocate_tcp, connect, connection_bind, id_of};
 use super::wire::{Request, allocate, bind, permission, refresh};
 use super::*;
 use crate::auth::{TokenAlgorithm, TokenKey, Tokens};
@@ -54,9 +55,13 @@ struct Holder {
 impl Holder {
     /// Client `n`, which learns realm and nonce by being refused.
     fn new(b: &mut Bench, n: u8, token: Vec<u8>) -> Self {
-        let challenge = b.ask(client(n), allocate().bytes());
+        Self::at(b, client(n), token)
+    }
+
+    fn at(b: &mut Bench, client: Client, token: Vec<u8>) -> Self {
+        let challenge = b.ask(client, allocate().bytes());
         Self {
-            client: client(n),
+            client,
             kid: KID.into(),
             realm: challenge.get(Attribute::Realm).unwrap(),
             nonce: challenge.get(Attribute::Nonce).unwrap(),
@@ -326,4 +331,73 @@ fn a_ticket_moves_with_the_token_it_came_with_only() {
     let moved = Holder::new(&mut b, 2, token(MAC_KEY, 1000));
     moved.grant(&mut b, showing());
     moved.tokenless().grant(&mut b, refresh(None));
+}
+
+#[test]
+fn a_name_that_a_user_shares_with_a_key_moves_nothing() {
+    let mut b = Bench::with(|s| {
+        let key = TokenKey::new("alice", TokenAlgorithm::A256Gcm, &SHARED, 0..=u64::MAX);
+        s.auth.tokens = Some(Arc::new(Tokens::new(SERVER_NAME, vec![key.unwrap()])));
+        s.mobility = Some(Box::from(&b"ticket secret"[..]));
+    });
+    let alice = b.login("alice", 1);
+    let mobile = allocate().with(Attribute::MobilityTicket, &[]);
+    let ticket = b.grant(&alice, mobile).get(Attribute::MobilityTicket).unwrap();
+    let holder = Holder::new(&mut b, 2, token(MAC_KEY, 1000));
+    let holder = Holder { kid: "alice".into(), ..holder };
+    let showing = || refresh(None).with(Attribute::MobilityTicket, &ticket);
+    assert_eq!(holder.ask(&mut b, showing()).code(), 441);
+    let moved = b.login("alice", 2);
+    b.grant(&moved, showing());
+}
+
+/// A holder with a TCP allocation, a connection with a peer that waits, and its id.
+fn relaying(b: &mut Bench) -> (Holder, PeerLink, u32) {
+    let holder = Holder::at(b, client_on(Transport::Tcp, 1), token(MAC_KEY, 1000));
+    holder.grant(b, allocate_tcp());
+    let (link, id) = connection(b, &holder, PEER);
+    (holder, link, id)
+}
+
+fn connection(b: &mut Bench, holder: &Holder, peer: &str) -> (PeerLink, u32) {
+    let request = holder.tokenless().sign(connect(peer));
+    assert!(matches!(b.deliver(holder.client, request.bytes()), Outcome::Queued));
+    let question = *b.shell.connects.back().unwrap();
+    let link = b.connected(question);
+    let (to, reply) = b.shell.sent.pop_front().expect("an answer was sent");
+    assert!(to == holder.client && verify_sha1(&reply.message(), MAC_KEY));
+    (link, id_of(&reply))
+}
+
+#[test]
+fn a_data_connection_lives_on_the_token_of_its_allocation() {
+    let mut b = Bench::with(|s| {
+        on(s);
+        s.relay.tcp = true;
+    });
+    let (control, link, id) = relaying(&mut b);
+    let with_token = Holder::at(&mut b, client_on(Transport::Tcp, 2), token(MAC_KEY, 1000));
+    with_token.grant(&mut b, connection_bind(id));
+    assert!(b.shell.peers[&link].1 == Some(with_token.client.link), "with the token");
+    let (link, id) = connection(&mut b, &control, OTHER_PEER);
+    let fresh = Holder::at(&mut b, client_on(Transport::Tcp, 3), token(MAC_KEY, 1000)).tokenless();
+    assert_eq!(fresh.ask(&mut b, connection_bind(id ^ 1)).code(), 401, "who is that?");
+    let data = Holder { nonce: control.nonce, ..fresh };
+    data.grant(&mut b, connection_bind(id));
+    assert!(b.shell.peers[&link].1 == Some(data.client.link), "without, and with its nonce");
+}
+
+#[test]
+fn another_token_of_the_same_key_binds_nothing() {
+    let mut b = Bench::with(|s| {
+        on(s);
+        s.relay.tcp = true;
+    });
+    let (_, link, id) = relaying(&mut b);
+    let mac_key = vec![0x77; 20];
+    let thief = Holder::at(&mut b, client_on(Transport::Tcp, 2), token(&mac_key, 1000));
+    let thief = Holder { mac_key, ..thief };
+    assert_eq!(thief.ask(&mut b, connection_bind(id)).code(), 400);
+    assert_eq!(thief.tokenless().ask(&mut b, connection_bind(id)).code(), 401);
+    assert!(b.shell.peers[&link].1.is_none());
 }
