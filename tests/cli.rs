@@ -307,3 +307,44 @@ fn a_reader_that_went_away_is_no_error_and_a_full_disk_is() {
     let line = String::from_utf8(full.stderr).unwrap();
     assert!(line.starts_with("sturn: standard output: No space left"), "{line}");
 }
+
+#[test]
+fn every_command_has_a_man_page_that_says_what_its_help_says() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().to_str().unwrap();
+    let done = sturn(&["generate", "man", path], &[]);
+    assert_eq!((done.code, done.stdout.as_str(), done.stderr.as_str()), (0, "", ""));
+    let page = |name: &str| std::fs::read_to_string(directory.path().join(name)).unwrap();
+    assert!(page("sturn.1").contains("sysexits"));
+    let help = sturn(&["--help"], &[]).stdout;
+    let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1);
+    let commands: Vec<&str> = commands
+        .take_while(|line| !line.is_empty())
+        .filter_map(|line| line.split_whitespace().next())
+        .collect();
+    assert!(commands.contains(&"serve") && commands.contains(&"check"), "{commands:?}");
+    for command in commands {
+        let text = page(&format!("sturn-{command}.1")).replace("\\-", "-");
+        for option in sturn(&[command, "--help"], &[]).stdout.split([' ', ',', '\n', '=', '[']) {
+            if option.starts_with("--") && option.len() > 2 {
+                assert!(text.contains(option), "{option} is not in sturn-{command}.1");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_man_page_that_cannot_be_written_is_named() {
+    let done = sturn(&["generate", "man", "/dev/null/man"], &[]);
+    assert_eq!(done.code, 73);
+    assert!(done.stderr.starts_with("sturn: /dev/null/man: "), "{}", done.stderr);
+}
+
+#[test]
+fn completions_know_the_commands() {
+    for shell in ["bash", "zsh", "fish"] {
+        let done = sturn(&["generate", "completions", shell], &[]);
+        assert_eq!(done.code, 0);
+        assert!(done.stdout.contains("serve") && done.stdout.contains("print-full"), "{shell}");
+    }
+}

@@ -464,6 +464,12 @@ const REFUSALS: &[(&str, &str, &str, &str)] = &[
         "3 IPv4 addresses: expected at most two of a family",
     ),
     (
+        "nat-discovery",
+        "addresses = [\"2001:db8::1\", \"fe80::1\"]",
+        "nat-discovery.addresses",
+        "\"fe80::1\": link-local addresses are of no use to clients elsewhere",
+    ),
+    (
         "tcp",
         "idle-timeout = \"0s\"",
         "tcp.idle-timeout",

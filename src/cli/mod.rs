@@ -8,6 +8,10 @@
 mod check;
 mod credentials;
 mod explain;
+mod generate;
+mod nat;
+mod probe;
+mod resolve;
 mod serve;
 
 use std::fmt::Display;
@@ -48,6 +52,12 @@ enum Command {
     Credentials(credentials::Args),
     /// Tell whether a peer may be reached, and which rule says so
     Explain(explain::Args),
+    /// Tell which NAT this host is behind
+    Nat(nat::Args),
+    /// Diagnose a STUN or TURN server end to end
+    Probe(probe::Args),
+    /// Make man pages and shell completions
+    Generate(generate::Args),
 }
 
 /// Entry point of the binary.
@@ -61,6 +71,9 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Credentials(args) => credentials::run(args),
         Command::Explain(args) => explain::run(args),
+        Command::Nat(args) => return nat::run(&args),
+        Command::Probe(args) => return probe::run(args),
+        Command::Generate(args) => generate::run(args),
     };
     match done {
         Ok(()) => Exit::Ok.into(),
@@ -90,7 +103,7 @@ impl Failure {
     }
 
     fn report(self) -> ExitCode {
-        eprintln!("{}", self.message);
+        tell(&self.message);
         self.exit.into()
     }
 }
@@ -129,6 +142,11 @@ impl ConfigArg {
 
 fn load(file: &Path) -> Result<Config, Failure> {
     Ok(Config::load(file)?)
+}
+
+/// A line on standard error. Nobody is left to tell when that is closed.
+fn tell(line: &str) {
+    let _ = writeln!(io::stderr().lock(), "{line}");
 }
 
 /// Writes a result. A reader that went away is not an error: it had enough.

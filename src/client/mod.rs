@@ -35,6 +35,7 @@ mod framing;
 mod peers;
 mod request;
 mod response;
+mod uri;
 
 #[cfg(test)]
 mod tests;
@@ -58,6 +59,7 @@ use request::Request;
 pub use event::{Allocated, Event, Failure, Problem, RawAttribute};
 pub use exchange::Retransmission;
 pub use request::{Allocate, Attribute};
+pub use uri::{Host, Protocol, Scheme, Uri, UriError};
 
 /// The lifetime of a permission is 300 s (RFC 8656 section 9); a minute is left
 /// for retransmissions.

@@ -1,5 +1,7 @@
 //! What only several keys together can get wrong.
 
+use std::net::IpAddr;
+
 use super::problem::Report;
 use super::{AuthMode, Config, Credential, PasswordAlgorithm, When, format_duration};
 
@@ -102,6 +104,13 @@ fn nat_discovery(config: &Config, report: &mut Report<'_>) {
     if report.is_refused(KEY) || addresses.is_empty() {
         return;
     }
+    if let Some(link_local) = addresses.iter().find(|a| is_link_local(a.address)) {
+        report.refuse_key(
+            KEY,
+            Some(format!("\"{}\"", link_local.address)),
+            "link-local addresses are of no use to clients elsewhere",
+        );
+    }
     for (family, count) in families(config) {
         if count > 2 {
             report.refuse_key(
@@ -128,6 +137,10 @@ fn alternate(config: &Config, report: &mut Report<'_>) {
             "nowhere to send clients: give alternate.servers or alternate.tls-servers an address",
         );
     }
+}
+
+fn is_link_local(ip: IpAddr) -> bool {
+    matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local())
 }
 
 /// How many addresses of each family NAT discovery has.

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import threading
 import time
 
 from server import KINDS
@@ -15,17 +16,29 @@ class Report:
         self.passed = 0
         self.failed = 0
         self._started = time.monotonic()
+        # Cases may end in several threads.
+        self._lock = threading.Lock()
 
     def ok(self, case, detail=""):
-        self.passed += 1
-        self._line(case, "ok", detail)
+        with self._lock:
+            self.passed += 1
+            self._line(case, "ok", detail)
 
     def fail(self, case, detail, more=""):
         """`more` is the evidence: the last lines of whoever was involved."""
-        self.failed += 1
-        self._line(case, "FAIL", detail)
-        if more:
-            print(more, flush=True)
+        with self._lock:
+            self.failed += 1
+            self._line(case, "FAIL", detail)
+            if more:
+                print(more, flush=True)
+
+    def table(self, rows):
+        """Prints rows of cells, the first of them the heads of the columns."""
+        rows = list(rows)
+        widths = [max(map(len, column)) for column in zip(*rows)]
+        for row in rows:
+            cells = (cell.ljust(width) for cell, width in zip(row, widths))
+            print(" | ".join(cells).rstrip(), flush=True)
 
     def close(self):
         """Prints the count; the exit code of the whole run."""

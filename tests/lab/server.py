@@ -19,6 +19,8 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 KINDS = ("sturn", "coturn")
 REALM = "lab.test"
 SECRET = "a-shared-secret-of-the-tests"
+# coturn takes the port above its own.
+DISCOVERY_PORTS = (3478, 3479)
 SECONDS_TO_START = 15
 SECONDS_TO_LIVE = 900
 
@@ -28,7 +30,9 @@ class Setup:
     """What a test needs of a server, in no server's own words.
 
     `listen` are (address, port) pairs, served over UDP and TCP alike; those in
-    `listen_tcp` over TCP only.
+    `listen_tcp` over TCP only. With `discovery`, pairs of addresses that are in
+    `listen`, the server helps clients of RFC 5780 and RFC 3489, on these and
+    on DISCOVERY_PORTS.
     """
 
     listen: tuple
@@ -37,6 +41,7 @@ class Setup:
     users: dict = field(default_factory=dict)
     secrets: tuple = ()
     listen_tcp: tuple = ()
+    discovery: tuple = ()
 
 
 @contextmanager
@@ -85,6 +90,17 @@ rfc5766-channels = true
 
 [peers]
 allow = {json.dumps(list(setup.allow_peers))}
+{sturn_discovery(setup) if setup.discovery else ""}"""
+
+
+def sturn_discovery(setup):
+    return f"""
+[nat-discovery]
+addresses = {json.dumps(list(setup.discovery))}
+ports = {json.dumps(list(DISCOVERY_PORTS))}
+
+[stun]
+rfc3489 = true
 """
 
 
@@ -125,8 +141,9 @@ def join(endpoint):
 
 def _wait_until_it_answers(server, setup, namespace):
     program = str(Path(__file__).with_name("stun.py"))
+    discovery = ((address, port) for address in setup.discovery for port in DISCOVERY_PORTS)
     endpoints = [
-        *(f"udp:{address}:{port}" for address, port in setup.listen),
+        *(f"udp:{address}:{port}" for address, port in (*setup.listen, *discovery)),
         *(f"tcp:{address}:{port}" for address, port in setup.listen + setup.listen_tcp),
     ]
     deadline = time.monotonic() + SECONDS_TO_START

@@ -158,7 +158,9 @@ impl Way {
         }
         let tuple = from.five_tuple;
         let source = self.detour.map_or(tuple.server, |(source, _)| source);
-        let target = SocketAddr::new(tuple.client.ip(), port);
+        // With the scope of a link-local sender.
+        let mut target = tuple.client.socket();
+        target.set_port(port);
         if source != tuple.server || target != tuple.client.socket() {
             self.detour = Some((source, target));
         }

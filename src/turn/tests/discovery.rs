@@ -1,5 +1,7 @@
 //! NAT behaviour discovery (RFC 5780), the server's side.
 
+use std::net::SocketAddrV6;
+
 use super::wire::{Reply, Request, allocate};
 use super::*;
 use crate::turn::{Discovery, HostAddress};
@@ -196,6 +198,17 @@ fn rfc5780_7_5_response_port_is_another_port_of_the_sender() {
     }
     let own = binding().with(Attribute::ResponsePort, &5000u16.to_be_bytes());
     assert!(b.ask(client(1), own.bytes()).is_success(), "its own port is straight back");
+}
+
+#[test]
+fn rfc5780_7_5_response_port_keeps_the_link_of_the_sender() {
+    let mut b = full();
+    let link_local =
+        |port| SocketAddr::V6(SocketAddrV6::new("fe80::1".parse().unwrap(), port, 0, 7));
+    let five_tuple = FiveTuple::new(Transport::Udp, link_local(5000), addr("[fe80::2]:3478"));
+    let request = binding().with(Attribute::ResponsePort, &[0x1f, 0x90]);
+    let (_, _, to) = b.ask_around(Client { five_tuple, link: Link(1) }, request.bytes());
+    assert_eq!(to, link_local(8080));
 }
 
 #[test]

@@ -1,0 +1,21 @@
+//! `sturn probe` as a process: against `sturn serve`, against coturn, and against
+//! servers that do what servers in the field do wrong.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+#[path = "../serve/setup.rs"]
+#[allow(dead_code, reason = "shared with the tests of the server")]
+mod setup;
+
+mod certificates;
+mod coturn;
+mod fake;
+mod foreign;
+mod names;
+mod refusals;
+mod run;
+mod wire;
+mod working;
