@@ -10,7 +10,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use sturn::config::{
     AuthMode, Config, Credential, DefaultFamily, Expiry, HostAddress, LoadError, LogFormat,
-    PasswordAlgorithm, Problems, full_file,
+    PasswordAlgorithm, Problems, TokenKeyBytes, When, full_file,
 };
 
 const STUN_ONLY: &str = "[auth]\nmode = \"none\"\n";
@@ -282,6 +282,48 @@ const REFUSALS: &[(&str, &str, &str, &str)] = &[
         "auth.users[1]",
         "user \"a\" is already on line 3",
     ),
+    (
+        "auth",
+        "oauth-keys = [{ id = \"a\", key = \"not base64\", algorithm = \"A128GCM\" }]",
+        "auth.oauth-keys[0].key",
+        "expected base64",
+    ),
+    (
+        "auth",
+        "oauth-keys = [{ id = \"a\", key = \"MDEyMzQ1Njc4OWFiY2RlZg==\", algorithm = \"A256GCM\" }]",
+        "auth.oauth-keys[0]",
+        "the key has 16 bytes: expected 32 bytes for A256GCM",
+    ),
+    (
+        "auth",
+        "oauth-keys = [{ id = \"a\", key = \"MDEyMzQ1Njc4OWFiY2RlZg==\", algorithm = \"A128CBC\" }]",
+        "auth.oauth-keys[0].algorithm",
+        "\"A128CBC\": expected \"A128GCM\" or \"A256GCM\"",
+    ),
+    (
+        "auth",
+        "oauth-keys = [{ id = \"a\", key = \"MDEyMzQ1Njc4OWFiY2RlZg==\" }]",
+        "auth.oauth-keys[0]",
+        "expected { id = \"…\", key = \"BASE64\", algorithm = \"A256GCM\" }",
+    ),
+    (
+        "auth",
+        "oauth-keys = [{ id = \"a\", key = \"MDEyMzQ1Njc4OWFiY2RlZg==\", algorithm = \"A128GCM\", not-after = 2024-03-01 }]",
+        "auth.oauth-keys[0].not-after",
+        "2024-03-01: expected a time such as 2027-01-31T00:00:00Z, without quotes",
+    ),
+    (
+        "auth",
+        "oauth-keys = [{ id = \"a\", key = \"MDEyMzQ1Njc4OWFiY2RlZg==\", algorithm = \"A128GCM\" }]",
+        "auth.oauth-keys",
+        "given without auth.oauth-server-name, the name that tokens are made for",
+    ),
+    (
+        "auth",
+        "oauth-server-name = \"turn.example.org\"",
+        "auth.oauth-server-name",
+        "given without auth.oauth-keys",
+    ),
     ("stun", "rfc3489 = \"yes\"", "stun.rfc3489", "\"yes\": expected true or false"),
     (
         "turn",
@@ -300,6 +342,36 @@ const REFUSALS: &[(&str, &str, &str, &str)] = &[
         "max-lifetime = \"30h\"",
         "turn.max-lifetime",
         "\"30h\": expected a duration from \"1s\" to \"24h\", such as \"90s\" or \"1h30m\"",
+    ),
+    (
+        "alternate",
+        "servers = [3478]",
+        "alternate.servers[0]",
+        "3478: expected \"ADDRESS:PORT\" or an address, such as \"203.0.113.9:3478\" or \"[2001:db8::9]\"",
+    ),
+    (
+        "alternate",
+        "servers = [\"0.0.0.0\"]",
+        "alternate.servers[0]",
+        "\"0.0.0.0\": expected the address and port of another server",
+    ),
+    (
+        "alternate",
+        "tls-servers = [\"203.0.113.9\", \"203.0.113.9:5349\"]",
+        "alternate.tls-servers[1]",
+        "\"203.0.113.9:5349\": 203.0.113.9:5349 is given twice",
+    ),
+    (
+        "alternate",
+        "domain = \"turn..example\"",
+        "alternate.domain",
+        "\"turn..example\": expected a domain name, or \"\" for none",
+    ),
+    (
+        "alternate",
+        "when = \"always\"",
+        "alternate.when",
+        "\"always\": nowhere to send clients: give alternate.servers or alternate.tls-servers an address",
     ),
     (
         "limits",
@@ -466,7 +538,7 @@ fn an_unknown_key_gets_a_hint() {
         ("[workers]\nzzzz = 1", ":2: workers.zzzz: unknown key; [workers] has count"),
         (
             "[zzzz]\n",
-            ":1: zzzz: unknown; the sections are listen, relay, auth, stun, nat-discovery, turn, limits, peers, tcp, workers, log",
+            ":1: zzzz: unknown; the sections are listen, relay, auth, stun, nat-discovery, turn, alternate, limits, peers, tcp, workers, log",
         ),
         ("relay.prots = \"5000-6000\"", ":1: relay.prots: unknown key; did you mean relay.ports?"),
     ] {
@@ -520,7 +592,7 @@ fn what_is_not_toml_names_the_line() {
 
 #[test]
 fn without_credentials_a_file_is_refused_unless_it_says_so() {
-    let no_credentials = "auth: no credentials: give auth.users or auth.secrets, \
+    let no_credentials = "auth: no credentials: give auth.users, auth.secrets or auth.oauth-keys, \
                           or say auth.mode = \"none\" for STUN only";
     assert_eq!(refused(""), [format!("sturn.toml: {no_credentials}")]);
     assert_eq!(refused("[log]\n[auth]\n"), [format!("sturn.toml:2: {no_credentials}")]);
@@ -586,6 +658,14 @@ fn every_key_can_be_set() {
     };
     assert_eq!(sha256.expose()[31], 0xff);
     assert_eq!(auth.secrets.iter().map(|s| s.expose()).collect::<Vec<_>>(), ["new", "old"]);
+    let north = &auth.oauth_keys[0];
+    let TokenKeyBytes::A128Gcm(key) = north.key else { panic!() };
+    assert_eq!((north.id.as_str(), key.expose()), ("north", b"0123456789abcdef"));
+    assert_eq!((north.not_before, north.not_after), (1_700_000_000, 1_709_251_200));
+    let south = &auth.oauth_keys[1];
+    assert!(matches!(south.key, TokenKeyBytes::A256Gcm(_)));
+    assert_eq!((south.not_before, south.not_after), (0, u64::MAX));
+    assert_eq!(auth.oauth_server_name, "turn.example.org");
     assert_eq!(auth.nonce_lifetime, Duration::from_secs(5400));
     assert_eq!(auth.nonce_key.as_ref().unwrap().expose(), "0123456789abcdef");
     assert_eq!(auth.expiry, Expiry::Refresh);
@@ -598,9 +678,13 @@ fn every_key_can_be_set() {
         [relay("10.0.0.6", "203.0.113.6"), relay("10.0.0.7", "203.0.113.7")]
     );
     assert_eq!(discovery.ports, [3478, 3480]);
-    assert!(config.turn.rfc5766_channels);
+    assert!(config.turn.rfc5766_channels && config.turn.mobility);
     assert_eq!(config.turn.default_lifetime, Duration::from_secs(300));
     assert_eq!(config.turn.max_lifetime, Duration::from_secs(7200));
+    let alternate = &config.alternate;
+    assert_eq!(alternate.servers, addresses(&["203.0.113.9:3479", "[2001:db8::9]:3478"]));
+    assert_eq!(alternate.tls_servers, addresses(&["203.0.113.9:5349"]));
+    assert_eq!((alternate.domain.as_str(), alternate.when), ("turn2.example.org", When::Always));
     let limits = &config.limits;
     assert_eq!(
         [limits.allocations, limits.allocations_per_user, limits.permissions, limits.channels],
@@ -646,6 +730,11 @@ users = [
     { name = "carol", key-sha256 = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff" },
 ]
 secrets = ["new", "old"]
+oauth-keys = [
+    { id = "north", key = "MDEyMzQ1Njc4OWFiY2RlZg==", algorithm = "A128GCM", not-before = 2023-11-14T22:13:20Z, not-after = 2024-03-01T00:00:00Z },
+    { id = "south", key = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=", algorithm = "A256GCM" },
+]
+oauth-server-name = "turn.example.org"
 nonce-lifetime = "1h30m"
 nonce-key = "0123456789abcdef"
 expiry = "refresh"
@@ -664,6 +753,12 @@ ports = [3478, 3480]
 default-lifetime = "5m"
 max-lifetime = "2h"
 rfc5766-channels = true
+mobility = true
+[alternate]
+servers = ["203.0.113.9:3479", "[2001:db8::9]"]
+tls-servers = ["203.0.113.9"]
+domain = "turn2.example.org"
+when = "always"
 [limits]
 allocations = 1
 allocations-per-user = 2
@@ -752,6 +847,8 @@ fn no_output_shows_a_secret() {
         "[auth]\nusers = [{ name = \"a\", key = \"hunter2\" }]",
         "[auth]\nusers = [{ name = \"a\", passwort = \"hunter2\" }]",
         "[auth]\nusers = [{ name = \"a\", password = \"hunter2\", key = \"hunter2\" }]",
+        "[auth]\noauth-keys = \"hunter2\"",
+        "[auth]\noauth-keys = [{ id = \"a\", key = \"hunter2\" }]",
         "[auth]\nsecrets = [\"hunter2]",
         "[auth]\nsecrets = [hunter2]",
     ] {
@@ -891,6 +988,8 @@ fn the_examples_of_the_reference_file_are_valid() {
     for name in ["secret", "alice.password", "nonce-key"] {
         std::fs::write(dir.path().join(name), "0123456789abcdef").unwrap();
     }
+    let key = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
+    std::fs::write(dir.path().join("north.key"), key).unwrap();
     let mut section = String::new();
     for line in conf("sturn.full.toml").lines() {
         if line.starts_with('[') {
@@ -901,6 +1000,15 @@ fn the_examples_of_the_reference_file_are_valid() {
         let example = example.replace("STURN_SECRET", "CARGO_PKG_NAME");
         let text = match section.as_str() {
             "[auth]" if example.starts_with("secrets") => format!("[auth]\n{example}"),
+            // One makes no sense without the other.
+            "[auth]" if example.starts_with("oauth-keys") => {
+                format!("[auth]\noauth-server-name = \"turn.example.org\"\n{example}")
+            }
+            "[auth]" if example.starts_with("oauth-server-name") => {
+                format!(
+                    "[auth]\noauth-keys = [{{ id = \"a\", key = \"{key}\", algorithm = \"A256GCM\" }}]\n{example}"
+                )
+            }
             "[auth]" => format!("[auth]\nsecrets = [\"s\"]\n{example}"),
             _ => format!("{STUN_ONLY}{section}\n{example}"),
         };

@@ -501,6 +501,7 @@ fn make_settings() -> Settings {
     Settings {
         auth: AuthSettings {
             directory: Some(Arc::new(Directory::new(REALM, users, secrets, ':', seed()))),
+            tokens: None,
             external: true,
             algorithms: vec![Algorithm::Sha256, Algorithm::Md5],
             nonce_secret: b"fuzz".as_slice().into(),
@@ -526,6 +527,8 @@ fn make_settings() -> Settings {
                 .into(),
             ports: [3478, 3479],
         }),
+        alternates: None,
+        mobility: None,
         rfc3489: true,
         rfc5766_channels: true,
         software: Some("sturn".into()),

@@ -4,14 +4,18 @@
 
 use tracing_subscriber::EnvFilter;
 
-use super::kind::address::{Hosts, Listens, Network};
+use super::kind::address::{Hosts, Listens, Network, Servers};
 use super::kind::certificates::CertificateList;
 use super::kind::ports::{Ports, TwoPorts};
 use super::kind::secret::{OptionalSecret, SecretText};
+use super::kind::tokens::TokenKeys;
 use super::kind::users::Users;
 use super::kind::{Choice, Count, Distinct, Flag, Kind, List, Seconds, Separator, Size, Text};
 use super::problem::{At, Report};
-use super::{AuthMode, Config, DefaultFamily, Expiry, LogFormat, PasswordAlgorithm};
+use super::{
+    AuthMode, Config, DEFAULT_PORT, DEFAULT_TLS_PORT, DefaultFamily, Expiry, LogFormat,
+    PasswordAlgorithm, When,
+};
 
 /// A table of the file.
 pub(super) struct Section {
@@ -85,7 +89,7 @@ pub(super) static SECTIONS: &[Section] = &[
     },
     Section {
         name: "auth",
-        doc: "Who may use the relay. A file needs users, secrets or mode = \"none\".",
+        doc: "Who may use the relay. A file needs users, secrets, oauth-keys or mode = \"none\".",
         keys: AUTH,
     },
     Section { name: "stun", doc: "STUN details.", keys: STUN },
@@ -95,7 +99,16 @@ pub(super) static SECTIONS: &[Section] = &[
               behind.",
         keys: NAT_DISCOVERY,
     },
-    Section { name: "turn", doc: "Lifetimes of allocations.", keys: TURN },
+    Section {
+        name: "turn",
+        doc: "Allocations: how long they live, and what they can do.",
+        keys: TURN,
+    },
+    Section {
+        name: "alternate",
+        doc: "Other servers that take clients over from this one (RFC 8489 section 10).",
+        keys: ALTERNATE,
+    },
     Section {
         name: "limits",
         doc: "Upper bounds. What is over a bound is refused and counted.",
@@ -204,6 +217,20 @@ static AUTH: &[Key] = &[
         example: "[{ file = \"secret\" }, { env = \"STURN_SECRET\" }]",
     ),
     key!(
+        "auth.oauth-keys", auth.oauth_keys, TokenKeys,
+        doc: "Keys shared with authorization servers that hand out tokens (RFC 7635).",
+        more: "A key is base64, inline, from a file or from the environment: 16 bytes for A128GCM, 32 for \
+               A256GCM. With not-before and not-after, times such as 2027-01-31T00:00:00Z, it is good for \
+               tokens made in between.",
+        example: "[{ id = \"north\", key = { file = \"north.key\" }, algorithm = \"A256GCM\" }]",
+    ),
+    key!(
+        "auth.oauth-server-name", auth.oauth_server_name,
+        Text { expected: "at most 255 characters without control characters", valid: is_server_name },
+        doc: "The name under which authorization servers know this server; tokens are sealed for it.",
+        example: "\"turn.example.org\"",
+    ),
+    key!(
         "auth.nonce-lifetime", auth.nonce_lifetime, Seconds { min: 1, max: 86_400 },
         doc: "How long a nonce is accepted. A client with an older one gets 438 and goes on with a new one.",
     ),
@@ -266,6 +293,36 @@ static TURN: &[Key] = &[
     key!(
         "turn.rfc5766-channels", turn.rfc5766_channels, Flag,
         doc: "Let clients of RFC 5766 bind channels 0x5000 to 0x7FFF, which RFC 8656 reserves.",
+    ),
+    key!(
+        "turn.mobility", turn.mobility, Flag,
+        doc: "Let allocations follow clients whose address or transport changes (RFC 8016).",
+        more: "A client that asks for it keeps its allocation when its connection ends, until the lifetime \
+               is over.",
+    ),
+];
+
+static ALTERNATE: &[Key] = &[
+    key!(
+        "alternate.servers", alternate.servers, Servers { default_port: DEFAULT_PORT },
+        doc: "Where clients over UDP and TCP are sent, to each server of their address family in turn.",
+        more: "A client keeps its transport. Of a family without a server nobody is sent away.",
+        example: "[\"203.0.113.9:3478\", \"[2001:db8::9]:3478\"]",
+    ),
+    key!(
+        "alternate.tls-servers", alternate.tls_servers, Servers { default_port: DEFAULT_TLS_PORT },
+        doc: "The same for clients over TLS and DTLS; the port is 5349 where none is given.",
+    ),
+    key!(
+        "alternate.domain", alternate.domain,
+        Text { expected: "a domain name, or \"\" for none", valid: is_domain_or_empty },
+        doc: "The name in the certificate of tls-servers, when it is another one than this server's.",
+        example: "\"turn2.example.org\"",
+    ),
+    key!(
+        "alternate.when", alternate.when,
+        Choice(&[("draining", When::Draining), ("always", When::Always)]),
+        doc: "When new allocations are sent there: while this server drains, or always.",
     ),
 ];
 
@@ -394,6 +451,17 @@ static LOG: &[Key] = &[
 fn realm_is_valid(realm: &str) -> bool {
     let fits = (1..=127).contains(&realm.chars().count());
     fits && !realm.chars().any(|c| c.is_control() || c == '"' || c == '\\')
+}
+
+fn is_server_name(name: &str) -> bool {
+    name.chars().count() <= 255 && !name.chars().any(char::is_control)
+}
+
+/// Letters, digits, hyphens and dots, no empty label, at most 253 characters.
+fn is_domain_or_empty(domain: &str) -> bool {
+    let fine = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    let label = |l: &str| (1..=63).contains(&l.len()) && l.chars().all(fine);
+    domain.is_empty() || domain.len() <= 253 && domain.split('.').all(label)
 }
 
 /// A level, or directives that each say what they are about: a lone word that

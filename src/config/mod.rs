@@ -35,6 +35,7 @@ pub use full::full_file;
 pub use kind::certificates::CertificateFiles;
 pub use kind::duration::{format_duration, parse_duration};
 pub use kind::ports::PortRange;
+pub use kind::tokens::{TokenKey, TokenKeyBytes};
 pub use kind::users::{Credential, KeyBytes, User};
 pub use problem::{Problem, Problems};
 
@@ -52,8 +53,10 @@ pub struct Config {
     pub stun: Stun,
     /// Answers that tell clients what NAT they are behind.
     pub nat_discovery: NatDiscovery,
-    /// Allocation lifetimes.
+    /// What allocations can do, and how long they live.
     pub turn: Turn,
+    /// Where clients are sent instead.
+    pub alternate: Alternate,
     /// Upper bounds.
     pub limits: Limits,
     /// Which peers may be reached.
@@ -124,6 +127,11 @@ pub struct Auth {
     pub realm: String,
     /// Users known by name; the names differ.
     pub users: Vec<User>,
+    /// Keys of tokens from authorization servers (RFC 7635); the ids differ.
+    pub oauth_keys: Vec<TokenKey>,
+    /// The name under which authorization servers know this one; not empty where
+    /// there are keys.
+    pub oauth_server_name: String,
     /// Shared secrets of time-limited credentials; all are accepted, the first issues.
     pub secrets: Vec<Secret>,
     /// How long a nonce is accepted.
@@ -183,7 +191,7 @@ pub struct NatDiscovery {
     pub ports: [u16; 2],
 }
 
-/// `[turn]`: allocation lifetimes, in whole seconds.
+/// `[turn]`: allocations; their lifetimes are in whole seconds.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Turn {
     /// What an Allocate or Refresh without LIFETIME gets; also the least that is granted.
@@ -192,6 +200,30 @@ pub struct Turn {
     pub max_lifetime: Duration,
     /// Channels 0x5000 to 0x7FFF may be bound, as in RFC 5766.
     pub rfc5766_channels: bool,
+    /// Allocations follow clients whose address changes (RFC 8016).
+    pub mobility: bool,
+}
+
+/// `[alternate]`: other servers that take clients over from this one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Alternate {
+    /// For clients over UDP and TCP, without duplicates.
+    pub servers: Vec<SocketAddr>,
+    /// For clients over TLS and DTLS, without duplicates.
+    pub tls_servers: Vec<SocketAddr>,
+    /// The name in the certificate of `tls_servers`; empty: the same as here.
+    pub domain: String,
+    /// When clients are sent there.
+    pub when: When,
+}
+
+/// When new allocations are made elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    /// While this server drains.
+    Draining,
+    /// Always.
+    Always,
 }
 
 /// `[limits]`: upper bounds.
@@ -389,7 +421,7 @@ impl Config {
 const DEFAULT_PORT: u16 = 3478;
 
 /// The port of STUN and TURN over TLS and DTLS (RFC 8656 section 20).
-const TLS_PORT: u16 = 5349;
+const DEFAULT_TLS_PORT: u16 = 5349;
 
 /// The wildcard address of each family, with `port`.
 fn every_family(port: u16) -> [SocketAddr; 2] {
@@ -399,7 +431,7 @@ fn every_family(port: u16) -> [SocketAddr; 2] {
 impl Default for Listen {
     fn default() -> Self {
         let both = every_family(DEFAULT_PORT).to_vec();
-        Self { udp: both.clone(), tcp: both, tls: every_family(TLS_PORT).to_vec() }
+        Self { udp: both.clone(), tcp: both, tls: every_family(DEFAULT_TLS_PORT).to_vec() }
     }
 }
 
@@ -422,6 +454,8 @@ impl Default for Auth {
             mode: AuthMode::LongTerm,
             realm: "sturn".into(),
             users: Vec::new(),
+            oauth_keys: Vec::new(),
+            oauth_server_name: String::new(),
             secrets: Vec::new(),
             nonce_lifetime: Duration::from_secs(3600),
             nonce_key: None,
@@ -450,6 +484,18 @@ impl Default for Turn {
             default_lifetime: Duration::from_secs(600),
             max_lifetime: Duration::from_secs(3600),
             rfc5766_channels: false,
+            mobility: false,
+        }
+    }
+}
+
+impl Default for Alternate {
+    fn default() -> Self {
+        Self {
+            servers: Vec::new(),
+            tls_servers: Vec::new(),
+            domain: String::new(),
+            when: When::Draining,
         }
     }
 }

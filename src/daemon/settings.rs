@@ -6,13 +6,13 @@ use std::sync::Arc;
 use super::Failure;
 use super::addresses::Addresses;
 use super::exit::Exit;
-use crate::auth::{Algorithm, Directory, StoredKeys, User};
-use crate::config::{self, AuthMode, Config, Credential};
+use crate::auth::{Algorithm, Directory, StoredKeys, TokenAlgorithm, TokenKey, Tokens, User};
+use crate::config::{self, AuthMode, Config, Credential, TokenKeyBytes};
 use crate::net::HashSeed;
 use crate::turn::policy::{OwnAddresses, Policy};
 use crate::turn::{
-    AuthSettings, DefaultFamily, Discovery, ExpiryCheck, HostAddress, Lifetimes, Limits,
-    RelaySettings, Settings,
+    Alternates, AuthSettings, DefaultFamily, Discovery, ExpiryCheck, HostAddress, Lifetimes,
+    Limits, Redirect, RelaySettings, Settings,
 };
 use crate::worker::{DtlsLimits, StreamLimits};
 
@@ -52,6 +52,8 @@ pub(super) fn core(
         },
         policy: policy(config, addresses),
         discovery: discovery(config),
+        alternates: alternates(&config.alternate),
+        mobility: if config.turn.mobility { Some(random::<32>()?.into()) } else { None },
         rfc3489: config.stun.rfc3489,
         rfc5766_channels: config.turn.rfc5766_channels,
         software: config.stun.software.then(|| concat!("sturn ", env!("CARGO_PKG_VERSION")).into()),
@@ -62,6 +64,20 @@ fn discovery(config: &Config) -> Option<Discovery> {
     let config::NatDiscovery { addresses, ports } = &config.nat_discovery;
     let addresses: Vec<_> = addresses.iter().map(host_address).collect();
     (!addresses.is_empty()).then_some(Discovery { addresses, ports: *ports })
+}
+
+fn alternates(alternate: &config::Alternate) -> Option<Alternates> {
+    let config::Alternate { servers, tls_servers, domain, when } = alternate;
+    let some = !servers.is_empty() || !tls_servers.is_empty();
+    some.then(|| Alternates {
+        servers: servers.clone(),
+        tls_servers: tls_servers.clone(),
+        domain: (!domain.is_empty()).then(|| domain.as_str().into()),
+        redirect: match when {
+            config::When::Draining => Redirect::Draining,
+            config::When::Always => Redirect::Always,
+        },
+    })
 }
 
 /// An address of the configuration, as the core names it.
@@ -122,6 +138,7 @@ fn auth(auth: &config::Auth, seed: HashSeed) -> Result<AuthSettings, Failure> {
     };
     Ok(AuthSettings {
         directory,
+        tokens: tokens(auth),
         external: false,
         algorithms: auth
             .password_algorithms
@@ -138,6 +155,22 @@ fn auth(auth: &config::Auth, seed: HashSeed) -> Result<AuthSettings, Failure> {
             config::Expiry::Refresh => ExpiryCheck::Refresh,
         },
     })
+}
+
+fn tokens(auth: &config::Auth) -> Option<Arc<Tokens>> {
+    let keys: Vec<TokenKey> = auth
+        .oauth_keys
+        .iter()
+        .map(|key| {
+            let (algorithm, bytes) = match &key.key {
+                TokenKeyBytes::A128Gcm(bytes) => (TokenAlgorithm::A128Gcm, &bytes.expose()[..]),
+                TokenKeyBytes::A256Gcm(bytes) => (TokenAlgorithm::A256Gcm, &bytes.expose()[..]),
+            };
+            TokenKey::new(&key.id, algorithm, bytes, key.not_before..=key.not_after)
+                .expect("the type of the key has the length that its algorithm takes")
+        })
+        .collect();
+    (!keys.is_empty()).then(|| Arc::new(Tokens::new(&auth.oauth_server_name, keys)))
 }
 
 fn directory(auth: &config::Auth, seed: HashSeed) -> Directory {

@@ -67,6 +67,8 @@ attributes! {
     RequestedTransport = 0x0019,
     /// DONT-FRAGMENT (RFC 8656 section 18.9).
     DontFragment = 0x001A,
+    /// ACCESS-TOKEN (RFC 7635 section 6.2); unknown where tokens are not taken.
+    AccessToken = 0x001B,
     /// MESSAGE-INTEGRITY-SHA256 (RFC 8489 section 14.6).
     MessageIntegritySha256 = 0x001C,
     /// PASSWORD-ALGORITHM (RFC 8489 section 14.12).
@@ -89,16 +91,24 @@ attributes! {
     AddressErrorCode = 0x8001,
     /// PASSWORD-ALGORITHMS (RFC 8489 section 14.11).
     PasswordAlgorithms = 0x8002,
+    /// ALTERNATE-DOMAIN (RFC 8489 section 14.16).
+    AlternateDomain = 0x8003,
     /// ICMP (RFC 8656 section 18.13).
     Icmp = 0x8004,
     /// SOFTWARE (RFC 8489 section 14.14).
     Software = 0x8022,
+    /// ALTERNATE-SERVER (RFC 8489 section 14.15).
+    AlternateServer = 0x8023,
     /// FINGERPRINT (RFC 8489 section 14.7).
     Fingerprint = 0x8028,
     /// RESPONSE-ORIGIN (RFC 5780 section 7.3).
     ResponseOrigin = 0x802B,
     /// OTHER-ADDRESS (RFC 5780 section 7.4).
     OtherAddress = 0x802C,
+    /// THIRD-PARTY-AUTHORIZATION (RFC 7635 section 6.1).
+    ThirdPartyAuthorization = 0x802E,
+    /// MOBILITY-TICKET (RFC 8016 section 3.3).
+    MobilityTicket = 0x8030,
 }
 
 impl Attribute {
@@ -117,6 +127,7 @@ impl Attribute {
                 method,
                 Method::CONNECT | Method::CONNECTION_BIND | Method::CONNECTION_ATTEMPT
             ),
+            Self::AccessToken => !matches!(method, Method::BINDING),
             _ => true,
         }
     }

@@ -41,12 +41,16 @@ macro_rules! codes {
 }
 
 codes! {
+    /// Another server is to be asked (RFC 8489 section 10).
+    TRY_ALTERNATE = 300 "Try Alternate",
     /// The request was malformed.
     BAD_REQUEST = 400 "Bad Request",
     /// Credentials are missing or wrong.
     UNAUTHENTICATED = 401 "Unauthenticated",
     /// The peer address or the user is refused by policy.
     FORBIDDEN = 403 "Forbidden",
+    /// Allocations do not follow their clients here (RFC 8016 section 3.4).
+    MOBILITY_FORBIDDEN = 405 "Mobility Forbidden",
     /// A comprehension-required attribute is unknown.
     UNKNOWN_ATTRIBUTE = 420 "Unknown Attribute",
     /// No allocation for the five-tuple, or one too many.

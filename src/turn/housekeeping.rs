@@ -109,6 +109,7 @@ impl Server {
         let relayed = allocation.advertised();
         self.close_family(now, id, Family::V4);
         self.close_family(now, id, Family::V6);
+        self.forget_move(id);
         let Some(allocation) = self.table.remove(id) else { return };
         if allocation.counted {
             self.release_quota(&allocation.identity.user);
@@ -125,10 +126,15 @@ impl Server {
     }
 
     /// A client's connection ended. An allocation cannot outlive the connection it
-    /// is bound to, since its five-tuple can never send again.
+    /// is bound to, since its five-tuple can never send again; one that may follow
+    /// its client can.
     pub(super) fn on_link_closed(&mut self, now: Now, five_tuple: FiveTuple, link: Link) {
         self.pending.forget(Client { five_tuple, link });
+        self.arrivals.on_link_closed(Client { five_tuple, link });
         let Some(id) = self.table.find(&five_tuple) else { return };
+        if self.table.get(id).is_some_and(|a| a.mobility.is_some()) {
+            return self.on_mobile_link_closed(now, id, five_tuple, link);
+        }
         let Some(allocation) = self.table.get(id).filter(|a| a.client.link == link) else { return };
         if allocation.is_live() {
             for family in [Family::V4, Family::V6] {
@@ -154,7 +160,7 @@ impl Server {
 
     /// Whether a client has an allocation, or one on its way up.
     pub fn has_allocation(&self, five_tuple: &FiveTuple) -> bool {
-        self.table.find(five_tuple).is_some()
+        self.table.find(five_tuple).is_some() || self.arrivals.has(five_tuple)
     }
 
     /// A port that was set aside and not claimed is free again.

@@ -33,8 +33,11 @@ impl Server {
             Err(error) => return Verdict::Drop(error.into()),
         };
         let Some(id) = self.table.find(&from.five_tuple) else {
-            return Verdict::Drop(DropReason::NoAllocation);
+            return Verdict::Drop(self.without_allocation(from));
         };
+        if self.table.get(id).is_some_and(|a| a.is_awaited_at(&from.five_tuple)) {
+            self.complete_move(now, id);
+        }
         let Some(allocation) = self.table.get(id) else {
             return Verdict::Drop(DropReason::NoAllocation);
         };
@@ -81,8 +84,11 @@ impl Server {
         };
         let peer = PeerAddr::new(peer);
         let Some(id) = self.table.find(&from.five_tuple) else {
-            return Verdict::Drop(DropReason::NoAllocation);
+            return Verdict::Drop(self.without_allocation(from));
         };
+        if self.table.get(id).is_some_and(|a| a.is_awaited_at(&from.five_tuple)) {
+            self.complete_move(now, id);
+        }
         let Some(allocation) = self.table.get(id) else {
             return Verdict::Drop(DropReason::NoAllocation);
         };
@@ -156,6 +162,9 @@ impl Server {
         if allocation.relay(relay.family, now.mono).is_none() {
             return Verdict::Drop(DropReason::RelayGone);
         }
+        if allocation.is_adrift() {
+            return Verdict::Drop(DropReason::ClientAway);
+        }
         let channel = allocation.channel_to(from, now.mono);
         if channel.is_none() {
             match allocation.permitted(from.ip(), now.mono) {
@@ -215,6 +224,7 @@ impl Server {
         let Some(allocation) = self.table.get(relay.allocation) else { return };
         if allocation.relay(relay.family, now.mono).is_none()
             || allocation.permitted(peer.ip(), now.mono).is_none()
+            || allocation.is_adrift()
         {
             return;
         }

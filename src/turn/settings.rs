@@ -5,8 +5,9 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::alternate::Alternates;
 use super::policy::Policy;
-use crate::auth::{Algorithm, Directory};
+use crate::auth::{Algorithm, Directory, Tokens};
 use crate::net::Family;
 
 /// Everything the core of a shard is configured with. Shared by all shards.
@@ -24,6 +25,11 @@ pub struct Settings {
     pub policy: Policy,
     /// NAT behaviour discovery (RFC 5780); `None`: Binding is answered without it.
     pub discovery: Option<Discovery>,
+    /// The servers that clients are sent to instead; `None`: nowhere.
+    pub alternates: Option<Alternates>,
+    /// The secret that mobility tickets are sealed with (RFC 8016), of any length;
+    /// `None`: allocations do not follow their clients.
+    pub mobility: Option<Box<[u8]>>,
     /// Answer Binding requests of RFC 3489 clients.
     pub rfc3489: bool,
     /// Let clients bind the channels that RFC 5766 had and RFC 8656 reserves.
@@ -37,6 +43,8 @@ pub struct Settings {
 pub struct AuthSettings {
     /// Users and secrets; `None`: STUN only, TURN requests are refused.
     pub directory: Option<Arc<Directory>>,
+    /// The keys of tokens (RFC 7635); `None`: tokens are not taken.
+    pub tokens: Option<Arc<Tokens>>,
     /// Ask the shell for users that the directory does not know.
     pub external: bool,
     /// Password algorithms in order of preference (RFC 8489 section 14.11).

@@ -10,7 +10,8 @@ use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use super::connection::ConnectionId;
-use super::vocabulary::AllocationId;
+use super::mobility::Luggage;
+use super::vocabulary::{AllocationId, Client, RelayId};
 use crate::net::{HashSeed, RelayedAddr};
 
 /// Which shard this is, of how many.
@@ -52,8 +53,8 @@ impl Shard {
     }
 }
 
-/// A message between shards.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A message between shards. Those from one to another arrive in their order.
+#[derive(Debug)]
 pub enum ShardMessage {
     /// May this user have one more allocation?
     QuotaAsk {
@@ -92,6 +93,75 @@ pub enum ShardMessage {
         /// The relayed transport address that was set aside.
         reserved: Option<RelayedAddr>,
     },
+    /// A client has shown a ticket of the receiver (RFC 8016).
+    MoveAsk(Box<MoveAsk>),
+    /// The answer to it.
+    MoveAnswer {
+        /// The asker's id.
+        into: AllocationId,
+        /// Whether the client is awaited there now: `MoveDone` or `MoveGone` follows.
+        granted: bool,
+        /// The response for the client; empty for none.
+        reply: Box<[u8]>,
+    },
+    /// The client's old connection has ended: it is to be found at the new one only.
+    MoveNow {
+        /// The receiver's id.
+        into: AllocationId,
+    },
+    /// The client has shown up where it is awaited.
+    MoveClaim {
+        /// The receiver's allocation.
+        allocation: AllocationId,
+        /// The id it will have.
+        into: AllocationId,
+    },
+    /// The allocation is the receiver's now; the relay sockets come along.
+    MoveDone {
+        /// The id it had.
+        from: AllocationId,
+        /// The id it has.
+        into: AllocationId,
+        /// All of it.
+        luggage: Box<Luggage>,
+    },
+    /// The allocation will not come.
+    MoveGone {
+        /// The id it would have had.
+        into: AllocationId,
+    },
+}
+
+/// A Refresh with a ticket that names an allocation of another shard.
+#[derive(Debug)]
+pub struct MoveAsk {
+    /// The allocation there.
+    pub(super) allocation: AllocationId,
+    /// The id that it will have here.
+    pub(super) into: AllocationId,
+    /// Where the request came from.
+    pub(super) client: Client,
+    /// It was granted before; the client repeats its Refresh.
+    pub(super) again: bool,
+    /// There is no room for it here.
+    pub(super) full: bool,
+    /// The request as it came.
+    pub(super) request: Box<[u8]>,
+}
+
+impl ShardMessage {
+    /// The relay sockets that change hands with the message: the id that each has
+    /// had with the sender, and the one it has with the receiver.
+    pub fn moved_relays(&self) -> impl Iterator<Item = (RelayId, RelayId)> + use<> {
+        let moved = match self {
+            Self::MoveDone { from, into, luggage } => Some((*from, *into, luggage.families())),
+            _ => None,
+        };
+        moved.into_iter().flat_map(|(from, into, families)| {
+            let of = |allocation, family| RelayId { allocation, family };
+            families.map(move |family| (of(from, family), of(into, family)))
+        })
+    }
 }
 
 #[cfg(test)]

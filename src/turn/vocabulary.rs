@@ -382,7 +382,9 @@ pub enum Output {
     },
     /// A channel's route came up or went away, for accelerators below the core.
     Route(Route),
-    /// Deliver to another shard's core as [`Input::FromShard`]. Never lost.
+    /// Deliver to another shard's core as [`Input::FromShard`]. Never lost, and in
+    /// order. Ports and relay sockets that the message is about go with it
+    /// ([`ShardMessage::ReservationAnswer`], [`ShardMessage::moved_relays`]).
     ToShard {
         /// The receiver.
         shard: u16,
@@ -460,6 +462,19 @@ pub enum Event {
         /// How long it lives without a refresh.
         lifetime: Duration,
     },
+    /// An allocation has followed its client (RFC 8016).
+    AllocationMoved {
+        /// Its id within this shard.
+        allocation: AllocationId,
+        /// The client.
+        five_tuple: FiveTuple,
+        /// Where the client was.
+        previous: FiveTuple,
+        /// The full user name.
+        username: Arc<str>,
+        /// The addresses that the client was told.
+        relayed: [Option<SocketAddr>; 2],
+    },
     /// An allocation ended.
     AllocationEnded {
         /// Its id within this shard.
@@ -528,6 +543,8 @@ pub enum EndReason {
     Expired,
     /// The client's connection ended.
     ConnectionClosed,
+    /// Its relay socket was lost.
+    RelayLost,
     /// The server stops.
     Stopped,
 }
@@ -538,16 +555,20 @@ impl fmt::Display for EndReason {
             Self::Deleted => "deleted by client",
             Self::Expired => "expired",
             Self::ConnectionClosed => "connection closed",
+            Self::RelayLost => "relay socket lost",
             Self::Stopped => "server stopped",
         })
     }
 }
 
-/// Why credentials were refused. Clients see 401 for the first two alike.
+/// Why credentials were refused. Clients see 401 for the first three alike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuthFailure {
     /// No such user, an expired time-limited name, or an unknown USERHASH.
     UnknownUser,
+    /// The token is not for this server, not sealed with this key, too old or not
+    /// the sender's (RFC 7635).
+    BadToken,
     /// The integrity check failed: wrong password.
     WrongPassword,
     /// The nonce is too old, or not this client's.
@@ -560,6 +581,7 @@ impl fmt::Display for AuthFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::UnknownUser => "unknown user, wrong secret or expired credential",
+            Self::BadToken => "invalid or expired token",
             Self::WrongPassword => "wrong password",
             Self::StaleNonce => "stale nonce",
             Self::NotTheOwner => "not the user of the allocation",
@@ -624,6 +646,8 @@ drop_reasons! {
     InProgress = "in-progress",
     /// Too many requests wait for an answer from outside.
     TooManyPending = "too-many-pending",
+    /// The client's connection has ended, and it has not come back so far.
+    ClientAway = "client-away",
     /// The relay socket is gone.
     RelayGone = "relay-gone",
     /// The answer did not fit the reply buffer.

@@ -2,6 +2,7 @@
 
 use super::Worker;
 use super::mailbox::Mail;
+use super::relay_sockets::Held;
 use super::token::Token;
 use crate::io::{Body, Outgoing};
 use crate::net::Now;
@@ -27,12 +28,7 @@ impl Worker {
                 }
                 Output::ReleasePort { reserved } => self.relays.release(reserved),
                 Output::ToShard { shard, message } => {
-                    let held = match &message {
-                        ShardMessage::ReservationAnswer { reserved: Some(reserved), .. } => {
-                            self.relays.hand_over(*reserved)
-                        }
-                        _ => None,
-                    };
+                    let held = self.hand_over_with(&message);
                     self.mail.send(shard, message, held);
                 }
                 // There are no user stores outside the configuration.
@@ -52,15 +48,41 @@ impl Worker {
         }
     }
 
+    /// The sockets that change hands with a message.
+    fn hand_over_with(&mut self, message: &ShardMessage) -> Vec<Held> {
+        if let ShardMessage::ReservationAnswer { reserved: Some(reserved), .. } = message {
+            return self.relays.hand_over(*reserved).into_iter().collect();
+        }
+        let moved = message.moved_relays();
+        moved.filter_map(|(id, _)| self.relays.detach(id, &self.poll)).collect()
+    }
+
+    /// Takes over the sockets that came with a message, then tells the core.
+    fn on_shard_message(&mut self, now: Now, from: u16, message: ShardMessage, held: Vec<Held>) {
+        let moved: Vec<RelayId> = message.moved_relays().map(|(_, id)| id).collect();
+        let mut lost = moved.clone();
+        for held in held {
+            let Some(&id) = moved.iter().find(|id| id.family == held.family()) else {
+                self.relays.take_over(held);
+                continue;
+            };
+            // Without room for its events the socket is closed already.
+            if self.relays.attach(id, held, &self.poll).is_ok() {
+                lost.retain(|lost| *lost != id);
+            }
+        }
+        self.core.handle_input(now, Input::FromShard { shard: from, message });
+        for relay in lost {
+            self.core.handle_input(now, Input::RelayFailed { relay });
+        }
+    }
+
     pub(super) fn on_mail(&mut self, now: Now) {
         let mut taken = 0;
         while let Some(mail) = self.mail.receive(&mut taken) {
             match mail {
                 Mail::Shard { from, message, held } => {
-                    if let Some(held) = held {
-                        self.relays.take_over(held);
-                    }
-                    self.core.handle_input(now, Input::FromShard { shard: from, message });
+                    self.on_shard_message(now, from, message, held);
                 }
                 Mail::Connection(moving) => self.on_moved_here(now, moving),
                 Mail::Certificates(certificates) => self.certificates = Some(certificates),
@@ -128,6 +150,17 @@ fn log(event: Event) {
                 relayed = %Addresses(relayed),
                 lifetime = lifetime.as_secs(),
                 "allocation created"
+            );
+        }
+        Event::AllocationMoved { allocation, five_tuple, previous, username, relayed } => {
+            tracing::info!(
+                %allocation,
+                user = %username,
+                client = %five_tuple.client,
+                transport = %five_tuple.transport,
+                previous = %previous.client,
+                relayed = %Addresses(relayed),
+                "allocation moved"
             );
         }
         Event::AllocationEnded {

@@ -32,8 +32,8 @@ pub enum Mail {
         from: u16,
         /// What it says.
         message: ShardMessage,
-        /// The socket of a port that the message hands over.
-        held: Option<Held>,
+        /// The sockets that the message hands over.
+        held: Vec<Held>,
     },
     /// A client's connection that belongs here.
     Connection(Moving),
@@ -124,7 +124,7 @@ impl Exchange {
         }
     }
 
-    pub(super) fn send(&mut self, to: u16, message: ShardMessage, held: Option<Held>) {
+    pub(super) fn send(&mut self, to: u16, message: ShardMessage, held: Vec<Held>) {
         if let Some(waiting) = self.waiting.get_mut(usize::from(to)) {
             waiting.push_back(Mail::Shard { from: self.index, message, held });
         }

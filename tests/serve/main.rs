@@ -13,6 +13,8 @@ mod first_run;
 mod floods;
 mod limits;
 mod marks;
+mod mobility;
+mod oauth;
 mod relaying;
 mod reservations;
 mod setup;

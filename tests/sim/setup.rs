@@ -69,6 +69,8 @@ impl Setup {
             policy: policy(&relay),
             relay,
             discovery: None,
+            alternates: None,
+            mobility: None,
             rfc3489: rng.permille(500),
             rfc5766_channels: rng.permille(500),
             software: rng.permille(500).then(|| "sturn sim".into()),
@@ -159,6 +161,7 @@ fn auth_settings(rng: &mut Rng, credentials: &[Credential], seed: HashSeed) -> A
     let directory = Directory::new(REALM, users.collect(), secrets, ':', seed);
     AuthSettings {
         directory: Some(Arc::new(directory)),
+        tokens: None,
         external: true,
         algorithms: rng.pick(&[
             vec![Algorithm::Md5, Algorithm::Sha256],

@@ -527,7 +527,9 @@ impl World {
             Said::PeerConnectionBound { .. } | Said::PeerConnectionEnded { .. } => {
                 panic!("TCP relays are off")
             }
-            Said::AllocationCreated { .. } | Said::AuthenticationFailed { .. } => {}
+            Said::AllocationCreated { .. }
+            | Said::AllocationMoved { .. }
+            | Said::AuthenticationFailed { .. } => {}
         }
     }
 }

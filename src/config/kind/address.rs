@@ -47,6 +47,53 @@ impl Kind for Listens {
     }
 }
 
+/// A list of transport addresses of other servers.
+pub(crate) struct Servers {
+    pub(crate) default_port: u16,
+}
+
+impl Kind for Servers {
+    type Value = Vec<SocketAddr>;
+
+    fn expected(&self) -> String {
+        "a list of addresses such as [\"203.0.113.9:3478\", \"[2001:db8::9]\"]".into()
+    }
+
+    fn read(&self, at: &At<'_>, report: &mut Report<'_>) -> Option<Self::Value> {
+        let mut all: Vec<SocketAddr> = Vec::new();
+        read_items(self, at, report, |item, report| {
+            let address = match self.server(item.value) {
+                Ok(address) if all.contains(&address) => Err(format!("{address} is given twice")),
+                Ok(address) => Ok(address),
+                Err(expected) => Err(format!("expected {expected}")),
+            };
+            all.push(address.map_err(|why| report.refuse(item, why)).ok()?);
+            Some(())
+        })?;
+        Some(all)
+    }
+
+    fn write(&self, value: &Self::Value) -> Option<String> {
+        Some(write_items(value.iter().map(|a| quoted(&a.to_string()))))
+    }
+}
+
+impl Servers {
+    fn server(&self, value: &DeValue<'_>) -> Result<SocketAddr, String> {
+        const SHAPE: &str =
+            "\"ADDRESS:PORT\" or an address, such as \"203.0.113.9:3478\" or \"[2001:db8::9]\"";
+        let text = value.as_str().ok_or(SHAPE)?;
+        let address = match bare_ip(text).parse::<IpAddr>() {
+            Ok(ip) => SocketAddr::new(ip, self.default_port),
+            Err(_) => text.parse().map_err(|_| SHAPE)?,
+        };
+        if address.ip().is_unspecified() || address.port() == 0 {
+            return Err("the address and port of another server".into());
+        }
+        unicast(address)
+    }
+}
+
 /// What one entry stands for: an address with a port, an address alone (the
 /// default port), or a port alone (both families).
 fn listen_addresses(value: &DeValue<'_>) -> Result<Vec<SocketAddr>, String> {

@@ -8,6 +8,7 @@ pub(super) mod certificates;
 pub(super) mod duration;
 pub(super) mod ports;
 pub(super) mod secret;
+pub(super) mod tokens;
 pub(super) mod users;
 
 use std::time::Duration;

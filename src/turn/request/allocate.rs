@@ -46,13 +46,16 @@ impl Server {
         reply: &mut [u8],
     ) -> Result<usize, Reject> {
         if let Some(id) = who.allocation
-            && let Some(len) = self.repeat(now, id, envelope, reply)?
+            && let Some(len) = self.repeat(now, from, id, envelope, reply)?
         {
             return Ok(len);
         }
-        let lifetime = self.granted_lifetime(request)?;
+        let lifetime = self.granted_lifetime(now, request, &who.identity, &who.key)?;
         let wanted = self.read_wanted(from, request)?;
-        if self.table.len() >= self.settings.limits.allocations {
+        // Connections with peers stay with the client's own: RFC 6062 ties them.
+        let mobile = self.wants_mobility(request)? && wanted.transport == RelayTransport::Udp;
+        self.check_redirect(from)?;
+        if self.table.len() + self.arrivals.len() >= self.settings.limits.allocations {
             return Err(Reject::Error(ErrorCode::INSUFFICIENT_CAPACITY, "Server is full"));
         }
         self.check_reservations(&who.identity.name, wanted.port)?;
@@ -63,6 +66,7 @@ impl Server {
             port: wanted.port,
             claim: wanted.claim,
             families: wanted.families,
+            mobile,
             waiting: [false; 2],
             reserved: None,
             address_error: wanted.address_error,
@@ -102,6 +106,7 @@ impl Server {
     fn repeat(
         &mut self,
         now: Now,
+        from: Client,
         id: AllocationId,
         envelope: &Envelope,
         reply: &mut [u8],
@@ -115,8 +120,11 @@ impl Server {
             Stage::Opening(opening) if opening.envelope.id == envelope.id => {
                 Err(Reject::Drop(DropReason::InProgress))
             }
-            Stage::Live(granted) if granted.transaction == envelope.id => {
-                let len = self.write_granted(allocation, granted, envelope, reply);
+            Stage::Live(granted)
+                if granted.transaction == Some(envelope.id)
+                    && allocation.client.five_tuple == from.five_tuple =>
+            {
+                let len = self.write_granted(id, allocation, granted, envelope, reply);
                 len.map(Some).ok_or(Reject::Drop(DropReason::ReplyTooLong))
             }
             Stage::Opening(_) | Stage::Live(_) => Err(Reject::code(ErrorCode::ALLOCATION_MISMATCH)),
@@ -126,6 +134,7 @@ impl Server {
     /// The success response of an Allocate.
     pub(super) fn write_granted(
         &self,
+        id: AllocationId,
         allocation: &Allocation,
         granted: &Granted,
         envelope: &Envelope,
@@ -140,6 +149,9 @@ impl Server {
             w.put_u32(Attribute::Lifetime, super::seconds(granted.lifetime));
             if let Some(token) = granted.token {
                 w.put(Attribute::ReservationToken, &token);
+            }
+            if let Some(ticket) = self.ticket_of(id, allocation) {
+                w.put(Attribute::MobilityTicket, &ticket);
             }
             if let Some((family, code)) = granted.address_error {
                 w.put(Attribute::AddressErrorCode, &address_error(family, code));

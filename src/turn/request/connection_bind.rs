@@ -19,7 +19,7 @@ use crate::turn::{MAX_REPLY, Server};
 impl Server {
     /// Step 1: where a request has to go before anything else, not even its sender
     /// is looked at. A client of whom there is something here stays.
-    pub(in crate::turn) fn hand_over(
+    pub(in crate::turn) fn bound_elsewhere(
         &self,
         from: Client,
         request: &Message<'_>,
@@ -30,7 +30,7 @@ impl Server {
         let shard = self.shard.of_connection(connection_id(request)?);
         let elsewhere = shard != self.shard.index && shard < self.shard.count;
         let free = from.five_tuple.transport.is_stream()
-            && self.table.find(&from.five_tuple).is_none()
+            && !self.has_allocation(&from.five_tuple)
             && !self.pending.has(from);
         (elsewhere && free).then_some(Verdict::HandOver { shard })
     }
@@ -76,7 +76,7 @@ impl Server {
         let waits = matches!(connection.stage, Stage::Pending(_, until) if until > now.mono);
         waits
             && self.table.get(connection.allocation).is_some_and(|allocation| {
-                allocation.identity.name == who.identity.name
+                allocation.is_owned_anywhere_by(&who.identity, &who.key)
                     && allocation.relay(connection.peer.family(), now.mono).is_some()
             })
     }

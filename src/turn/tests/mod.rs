@@ -6,6 +6,7 @@
 //! what the core asks for, and checks the invariants after every call.
 
 mod allocate;
+mod alternate;
 mod binding;
 mod budget;
 mod challenge;
@@ -19,6 +20,8 @@ mod external;
 mod families;
 mod icmp;
 mod login;
+mod mobility;
+mod oauth;
 mod permission;
 mod policy;
 mod quota;
@@ -102,6 +105,7 @@ fn settings() -> Settings {
     let mut settings = Settings {
         auth: AuthSettings {
             directory: Some(directory(&[])),
+            tokens: None,
             external: false,
             algorithms: vec![Algorithm::Sha256, Algorithm::Md5],
             nonce_secret: Box::from(&b"nonce secret"[..]),
@@ -118,6 +122,8 @@ fn settings() -> Settings {
         },
         policy: Policy::new(&[], &[], &OwnAddresses::default(), 49_152..=65_535),
         discovery: None,
+        alternates: None,
+        mobility: None,
         rfc3489: false,
         rfc5766_channels: false,
         software: Some(SOFTWARE.into()),

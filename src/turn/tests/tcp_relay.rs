@@ -21,19 +21,19 @@ fn requested_transport(protocol: u8) -> Request {
     Request::new(Method::ALLOCATE).with(Attribute::RequestedTransport, &[protocol, 0, 0, 0])
 }
 
-fn allocate_tcp() -> Request {
+pub(super) fn allocate_tcp() -> Request {
     requested_transport(6)
 }
 
-fn connect(peer: &str) -> Request {
+pub(super) fn connect(peer: &str) -> Request {
     Request::new(Method::CONNECT).peer(peer)
 }
 
-fn connection_bind(id: u32) -> Request {
+pub(super) fn connection_bind(id: u32) -> Request {
     Request::new(Method::CONNECTION_BIND).with(Attribute::ConnectionId, &id.to_be_bytes())
 }
 
-fn id_of(reply: &Reply) -> u32 {
+pub(super) fn id_of(reply: &Reply) -> u32 {
     let value = reply.message().get_u32(Attribute::ConnectionId);
     value.expect("CONNECTION-ID is there").expect("and four bytes long")
 }
@@ -64,7 +64,7 @@ impl Bench {
     }
 
     /// The shell's answer: the peer took the connection.
-    fn connected(&mut self, question: Connect) -> PeerLink {
+    pub(super) fn connected(&mut self, question: Connect) -> PeerLink {
         self.shell.connects.retain(|c| *c != question);
         let link = self.open_peer(question.relay);
         self.input(Input::PeerConnected { connection: question.connection, link });
