@@ -268,7 +268,7 @@ impl Worker {
         match progress {
             Ok(Progress::Queued(at)) => {
                 let rest = rest(self, at);
-                return self.go_on(now, id, rest);
+                return self.go_on(now, id, &rest);
             }
             Ok(Progress::Elsewhere(shard, at)) => {
                 let rest = rest(self, at);
@@ -295,15 +295,15 @@ impl Worker {
 
     /// After a request that was not answered at once: what the core wants is done
     /// before the bytes behind it are looked at, since they may be another's now.
-    fn go_on(&mut self, now: Now, id: ConnectionId, rest: Vec<u8>) {
+    fn go_on(&mut self, now: Now, id: ConnectionId, rest: &[u8]) {
         self.carry_out(now);
         self.flush(now);
         let Some(connection) = self.connections.get_mut(id) else { return };
         connection.partial = Vec::new();
         connection.partial_since = None;
         match connection.data {
-            Some(peer) => self.begin_with(peer, &rest),
-            None => self.on_plaintext(now, id, &rest),
+            Some(peer) => self.begin_with(peer, rest),
+            None => self.on_plaintext(now, id, rest),
         }
     }
 
