@@ -75,6 +75,7 @@ fn run(mut config: Config, origin: &Origin) -> Result<(), Failure> {
         udp = %list(running.udp()),
         tcp = %list(running.tcp()),
         tls = %list(running.tls()),
+        dtls = %list(running.dtls()),
         relay = %list(addresses.relay.iter().map(|a| a.advertised)),
         nat_discovery = %discovery(&config),
         "sturn is ready"
@@ -124,6 +125,20 @@ fn wait(running: Running) -> Result<Summary, Failure> {
         }
         running.stop().await.map_err(|why| Failure::new(Exit::Software, why))
     })
+}
+
+/// Loads and checks the certificates of `config`, as [`serve`] does before it
+/// listens. One line for each: names and end, or for the one made at start that
+/// there will be one; none when TLS is not served.
+///
+/// # Errors
+///
+/// Every problem, one line each, with the file.
+pub fn check_certificates(config: &Config) -> Result<Vec<String>, String> {
+    match certificates::load(config) {
+        Ok(loaded) => Ok(loaded.as_deref().map(certificates::summary).unwrap_or_default()),
+        Err(failure) => Err(failure.why),
+    }
 }
 
 /// Says whether the policy of `config` lets a peer be reached, and by which rule.

@@ -7,12 +7,15 @@
 mod support;
 
 mod binding;
+mod certificates;
 mod credentials;
 mod discovery;
+mod dtls;
 mod first_run;
 mod floods;
 mod limits;
 mod marks;
+mod proxies;
 mod relaying;
 mod reservations;
 mod setup;
@@ -22,3 +25,4 @@ mod start;
 mod stop;
 mod streams;
 mod sys;
+mod tls;
