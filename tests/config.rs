@@ -553,6 +553,8 @@ fn every_key_can_be_set() {
         addresses(&["192.0.2.1:3478", "[2001:db8::1]:3478", "0.0.0.0:3479", "[::]:3479"])
     );
     assert_eq!(config.listen.tcp, addresses(&["0.0.0.0:443", "[::]:443"]));
+    let tls = addresses(&["192.0.2.1:5349", "0.0.0.0:8443", "[::]:8443"]);
+    assert_eq!(config.listen.tls, tls);
     let relay = |address: &str, advertise: &str| HostAddress {
         address: address.parse().unwrap(),
         advertise: advertise.parse().unwrap(),
@@ -625,6 +627,7 @@ const EVERY_KEY: &str = r#"
 [listen]
 udp = ["192.0.2.1", "[2001:db8::1]", ":3479"]
 tcp = [443]
+tls = ["192.0.2.1", 8443]
 [relay]
 addresses = [{ address = "10.0.0.5", advertise = "203.0.113.5" }, "2001:db8::5"]
 ports = "5000-5001"
@@ -669,7 +672,14 @@ answers-per-prefix = 0
 [peers]
 allow = ["10.20.0.0/16", "10.0.0.1"]
 deny = ["2001:db8::/32"]
+[tls]
+certificates = [{ chain = "chain.pem", key = "/etc/key.pem" }]
+self-signed = true
+dtls = false
+handshake-timeout = "9s"
+handshakes = 7
 [tcp]
+proxies = ["10.0.0.2", "2001:db8::/32"]
 idle-timeout = "90s"
 frame-timeout = "5s"
 queue = "128KiB"

@@ -191,9 +191,8 @@ impl Server {
     /// DTLS on ports of their own and on those of TCP and UDP.
     pub(crate) fn every_way(&self) -> Vec<(&'static str, Driver)> {
         let (v4, v6) = (self.addr(), self.addr_v6());
-        let alice = |how: fn(SocketAddr, &str, &str) -> Driver, server| {
-            how(server, "alice", "wonderland")
-        };
+        let alice =
+            |how: fn(SocketAddr, &str, &str) -> Driver, server| how(server, "alice", "wonderland");
         let mut ways = vec![
             ("UDP over IPv4", alice(Driver::udp, v4)),
             ("TCP over IPv4", alice(Driver::tcp, v4)),
@@ -202,10 +201,10 @@ impl Server {
         ];
         if self.serves_tls {
             ways.extend([
-                ("TLS over IPv4", alice(Driver::tls, self.tls_addr())),
-                ("DTLS over IPv4", alice(Driver::dtls, self.tls_addr())),
-                ("TLS over IPv6 where TCP is", alice(Driver::tls, v6)),
-                ("DTLS over IPv6 where UDP is", alice(Driver::dtls, v6)),
+                ("TLS over IPv4 where TCP is", alice(Driver::tls, v4)),
+                ("DTLS over IPv4 where UDP is", alice(Driver::dtls, v4)),
+                ("TLS over IPv6", alice(Driver::tls, self.tls_addr_v6())),
+                ("DTLS over IPv6", alice(Driver::dtls, self.tls_addr_v6())),
             ]);
         }
         ways

@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use rcgen::{CertificateParams, KeyPair};
+use rcgen::{CertificateParams, DnType, KeyPair};
 
 /// The name that it is for, besides the loopback addresses.
 pub const NAME: &str = "localhost";
@@ -26,15 +26,13 @@ impl Certificate {
 
     /// One for these host names and addresses, with whatever else is changed.
     pub fn new(names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Self {
-        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        let mut params = CertificateParams::new(names).unwrap();
+        let texts: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = CertificateParams::new(texts).unwrap();
+        // Issuers are found by subject: no two may have the same.
+        params.distinguished_name.push(DnType::CommonName, names[0]);
         change(&mut params);
         let key = KeyPair::generate().unwrap();
         let certificate = params.self_signed(&key).unwrap();
-        Self {
-            chain: certificate.pem(),
-            key: key.serialize_pem(),
-            der: certificate.der().to_vec(),
-        }
+        Self { chain: certificate.pem(), key: key.serialize_pem(), der: certificate.der().to_vec() }
     }
 }

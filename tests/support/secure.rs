@@ -71,7 +71,8 @@ impl<S: Read + Write> Tls<S> {
         let versions = versions.as_deref().unwrap_or(rustls::ALL_VERSIONS);
         let builder = builder.with_protocol_versions(versions).unwrap();
         let mut config = builder.with_root_certificates(roots).with_no_client_auth();
-        config.alpn_protocols = wanted.protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+        config.alpn_protocols =
+            wanted.protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
         let name = ServerName::try_from(wanted.name.to_owned()).unwrap();
         ClientConnection::new(Arc::new(config), name).unwrap()
     }
@@ -266,7 +267,9 @@ impl Write for Datagrams {
         }
         match self.socket.send(datagram) {
             // The error of an earlier datagram.
-            Err(error) if error.kind() == ErrorKind::ConnectionRefused => self.socket.send(datagram),
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
+                self.socket.send(datagram)
+            }
             sent => sent,
         }
     }
