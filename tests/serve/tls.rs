@@ -42,7 +42,7 @@ fn rfc7983_7_one_port_takes_stun_channel_data_and_dtls() {
 }
 
 #[test]
-fn rfc7350_4_an_allocation_is_for_one_session() {
+fn rfc7350_4_6_an_allocation_is_for_one_session() {
     let server = Setup::new().tls().start();
     for how in [Driver::tls, Driver::dtls] {
         let mut first = how(server.addr(), "alice", "wonderland");
