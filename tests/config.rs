@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use sturn::config::{
-    AuthMode, Config, Credential, DefaultFamily, Expiry, HostAddress, LoadError, LogFormat,
-    PasswordAlgorithm, Problems, TokenKeyBytes, When, full_file,
+    AuthMode, CertificateFiles, Config, Credential, DefaultFamily, Expiry, HostAddress, LoadError,
+    LogFormat, PasswordAlgorithm, Problems, TokenKeyBytes, When, full_file,
 };
 
 const STUN_ONLY: &str = "[auth]\nmode = \"none\"\n";
@@ -38,6 +38,36 @@ fn with(section: &str, line: &str) -> (String, usize) {
 
 /// Section, line, key in the problem, the rest of the problem.
 const REFUSALS: &[(&str, &str, &str, &str)] = &[
+    (
+        "tls",
+        "certificates = [\"chain.pem\"]",
+        "tls.certificates[0]",
+        "\"chain.pem\": expected { chain = \"fullchain.pem\", key = \"privkey.pem\" }",
+    ),
+    (
+        "tls",
+        "certificates = [{ chain = \"a\" }]",
+        "tls.certificates[0]",
+        "{ chain = \"a\" }: expected { chain = \"fullchain.pem\", key = \"privkey.pem\" }",
+    ),
+    (
+        "tls",
+        "certificates = [{ chian = \"a\", key = \"b\" }]",
+        "tls.certificates[0].chian",
+        "unknown key; did you mean chain?",
+    ),
+    (
+        "tls",
+        "certificates = [{ chain = \"a\", key = 1 }]",
+        "tls.certificates[0].key",
+        "1: expected the path of a file",
+    ),
+    (
+        "tcp",
+        "proxies = [\"10.0.0.1/8\"]",
+        "tcp.proxies[0]",
+        "\"10.0.0.1/8\": expected the network \"10.0.0.0/8\", or \"10.0.0.1/32\" for the host",
+    ),
     (
         "listen",
         "udp = [\"1.2.3.4:0\"]",
@@ -538,7 +568,7 @@ fn an_unknown_key_gets_a_hint() {
         ("[workers]\nzzzz = 1", ":2: workers.zzzz: unknown key; [workers] has count"),
         (
             "[zzzz]\n",
-            ":1: zzzz: unknown; the sections are listen, relay, auth, stun, nat-discovery, turn, alternate, limits, peers, tcp, workers, log",
+            ":1: zzzz: unknown; the sections are listen, relay, auth, stun, nat-discovery, turn, alternate, limits, peers, tls, tcp, workers, log",
         ),
         ("relay.prots = \"5000-6000\"", ":1: relay.prots: unknown key; did you mean relay.ports?"),
     ] {
@@ -609,7 +639,9 @@ fn without_credentials_a_file_is_refused_unless_it_says_so() {
 fn rules_between_keys() {
     assert_eq!(
         refused(&format!("{STUN_ONLY}[listen]\nudp = []\ntcp = []\n")),
-        ["sturn.toml:3: listen: nothing to listen on: give listen.udp or listen.tcp an address"]
+        [
+            "sturn.toml:3: listen: nothing to listen on: give listen.udp or listen.tcp an address, or listen.tls one and tls.certificates"
+        ]
     );
     assert_eq!(
         refused(&format!(
@@ -631,6 +663,8 @@ fn every_key_can_be_set() {
         addresses(&["192.0.2.1:3478", "[2001:db8::1]:3478", "0.0.0.0:3479", "[::]:3479"])
     );
     assert_eq!(config.listen.tcp, addresses(&["0.0.0.0:443", "[::]:443"]));
+    let tls = addresses(&["192.0.2.1:5349", "0.0.0.0:8443", "[::]:8443"]);
+    assert_eq!(config.listen.tls, tls);
     let relay = |address: &str, advertise: &str| HostAddress {
         address: address.parse().unwrap(),
         advertise: advertise.parse().unwrap(),
@@ -642,6 +676,8 @@ fn every_key_can_be_set() {
     assert_eq!((config.relay.ports.first(), config.relay.ports.last()), (5000, 5001));
     assert_eq!(config.relay.ports.count(), 2);
     assert_eq!(config.relay.default_family, DefaultFamily::Client);
+    assert!(config.relay.tcp);
+    assert_eq!(config.limits.peer_connections, 7);
     assert_eq!(config.relay.socket_recv_buffer, 524_288);
     assert_eq!(config.relay.socket_send_buffer, 1_048_576);
     let auth = &config.auth;
@@ -696,6 +732,15 @@ fn every_key_can_be_set() {
         ["10.20.0.0/16".parse().unwrap(), "10.0.0.1/32".parse().unwrap()]
     );
     assert_eq!(config.peers.deny, ["2001:db8::/32".parse().unwrap()]);
+    let files = |chain: &str, key: &str| CertificateFiles { chain: chain.into(), key: key.into() };
+    assert_eq!(config.tls.certificates, [files("chain.pem", "/etc/key.pem")]);
+    assert!(config.tls.self_signed && !config.tls.dtls);
+    assert_eq!(config.tls.handshake_timeout, Duration::from_secs(9));
+    assert_eq!(config.tls.handshakes, 7);
+    assert_eq!(
+        config.tcp.proxies,
+        ["10.0.0.2/32".parse().unwrap(), "2001:db8::/32".parse().unwrap()]
+    );
     assert_eq!(config.tcp.idle_timeout, Duration::from_secs(90));
     assert_eq!(config.tcp.frame_timeout, Duration::from_secs(5));
     assert_eq!(config.tcp.queue, 131_072);
@@ -715,10 +760,12 @@ const EVERY_KEY: &str = r#"
 [listen]
 udp = ["192.0.2.1", "[2001:db8::1]", ":3479"]
 tcp = [443]
+tls = ["192.0.2.1", 8443]
 [relay]
 addresses = [{ address = "10.0.0.5", advertise = "203.0.113.5" }, "2001:db8::5"]
 ports = "5000-5001"
 default-family = "client"
+tcp = true
 socket-recv-buffer = "512KiB"
 socket-send-buffer = "1MiB"
 [auth]
@@ -764,13 +811,21 @@ allocations = 1
 allocations-per-user = 2
 permissions = 3
 channels = 4
+peer-connections = 7
 connections = 5
 pending-requests = 6
 answers-per-prefix = 0
 [peers]
 allow = ["10.20.0.0/16", "10.0.0.1"]
 deny = ["2001:db8::/32"]
+[tls]
+certificates = [{ chain = "chain.pem", key = "/etc/key.pem" }]
+self-signed = true
+dtls = false
+handshake-timeout = "9s"
+handshakes = 7
 [tcp]
+proxies = ["10.0.0.2", "2001:db8::/32"]
 idle-timeout = "90s"
 frame-timeout = "5s"
 queue = "128KiB"
@@ -897,6 +952,37 @@ fn nat_discovery_listens_where_nobody_does_yet() {
     let (udp, tcp) = listeners("udp = [\"0.0.0.0:3478\", \"[::]:3479\"]\ntcp = [443]");
     assert_eq!(udp, ["0.0.0.0:3478", "[::]:3479", four[1], four[3]]);
     assert_eq!(tcp, ["0.0.0.0:443", "[::]:443", four[0], four[1], four[2], four[3]]);
+}
+
+#[test]
+fn ports_for_tls_alone_are_those_that_nothing_else_has() {
+    let listeners = |text: &str| {
+        let config = parse(&format!("[auth]\nmode = \"none\"\n{text}")).unwrap();
+        let texts =
+            |list: Vec<SocketAddr>| list.iter().map(ToString::to_string).collect::<Vec<_>>();
+        (texts(config.tls_listeners()), texts(config.dtls_listeners()))
+    };
+    let none: Vec<String> = Vec::new();
+    const CERTIFICATE: &str = "[tls]\ncertificates = [{ chain = \"c\", key = \"k\" }]\n";
+    let with = |rest: &str, listen: &str| listeners(&format!("{CERTIFICATE}{rest}{listen}"));
+    let default = ["0.0.0.0:5349", "[::]:5349"].map(str::to_owned).to_vec();
+    assert_eq!(listeners("[listen]\ntls = [443]\n"), (none.clone(), none.clone()));
+    assert_eq!(with("", ""), (default.clone(), default.clone()));
+    assert_eq!(with("dtls = false\n", ""), (default.clone(), none.clone()));
+    let (tls, dtls) = with("", "[listen]\ntcp = [5349]\ntls = [5349, 443]\n");
+    assert_eq!(tls, ["0.0.0.0:443", "[::]:443"]);
+    assert_eq!(dtls, ["0.0.0.0:5349", "[::]:5349", "0.0.0.0:443", "[::]:443"]);
+    let (tls, _) = with("", "[listen]\ntcp = []\nudp = []\ntls = [\"192.0.2.1\"]\n");
+    assert_eq!(tls, ["192.0.2.1:5349"]);
+}
+
+#[test]
+fn a_port_for_tls_without_a_certificate_is_worth_a_note() {
+    let notes = |text: &str| parse(&format!("{STUN_ONLY}{text}")).unwrap().notes();
+    let told = notes("[listen]\ntls = [443]\n");
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].contains("TLS and DTLS need tls.certificates"), "{told:?}");
+    assert_eq!(notes("[listen]\ntls = [443]\n[tls]\nself-signed = true\n"), [""; 0]);
 }
 
 #[test]
@@ -1034,6 +1120,7 @@ fn the_first_file_is_valid_and_so_is_what_it_suggests() {
     let config = parse(&all).unwrap();
     assert_eq!((config.auth.users.len(), config.auth.secrets.len()), (1, 1));
     assert_eq!((config.relay.addresses.len(), config.peers.allow.len()), (1, 1));
+    assert_eq!(config.tls.certificates.len(), 1);
 }
 
 proptest! {

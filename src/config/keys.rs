@@ -129,22 +129,22 @@ pub(super) static SECTIONS: &[Section] = &[
 
 static LISTEN: &[Key] = &[
     key!(
-        "listen.udp", listen.udp, Listens,
+        "listen.udp", listen.udp, Listens { port: DEFAULT_PORT },
         doc: "Transport addresses for clients over UDP.",
         more: "An address without a port gets 3478; a port without an address means both families.",
         example: "[\"192.0.2.1\", \"[2001:db8::1]:443\", 3479]",
     ),
     key!(
-        "listen.tcp", listen.tcp, Listens,
+        "listen.tcp", listen.tcp, Listens { port: DEFAULT_PORT },
         doc: "Transport addresses for clients over TCP, written the same way.",
         more: "[] turns TCP off. With certificates these also take TLS, and those of listen.udp DTLS.",
     ),
     key!(
-        "listen.tls", listen.tls, Listens,
+        "listen.tls", listen.tls, Listens { port: DEFAULT_TLS_PORT },
         doc: "Transport addresses for TLS over TCP and DTLS over UDP and nothing else, once there are \
               certificates.",
-        more: "An address without a port gets 3478 here too.",
-        example: "[5349]",
+        more: "An address without a port gets 5349.",
+        example: "[443, \"192.0.2.1\"]",
     ),
 ];
 
@@ -394,7 +394,7 @@ static TLS: &[Key] = &[
     key!("tls.dtls", tls.dtls, Flag, doc: "Serve DTLS over UDP besides TLS over TCP."),
     key!(
         "tls.handshake-timeout", tls.handshake_timeout, Seconds { min: 1, max: 300 },
-        doc: "How long a DTLS handshake may take.",
+        doc: "How long a TLS or DTLS handshake may take.",
     ),
     key!(
         "tls.handshakes", tls.handshakes, Count { min: 1, max: 1_000_000 },

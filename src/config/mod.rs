@@ -266,7 +266,7 @@ pub struct Tls {
     pub self_signed: bool,
     /// DTLS over UDP.
     pub dtls: bool,
-    /// How long a DTLS handshake may take.
+    /// How long a TLS or DTLS handshake may take.
     pub handshake_timeout: Duration,
     /// DTLS handshakes in progress.
     pub handshakes: u32,
@@ -395,9 +395,20 @@ impl Config {
         self.tls.self_signed || !self.tls.certificates.is_empty()
     }
 
-    /// Every transport address for TLS and DTLS alone; none without certificates.
-    pub fn tls_listeners(&self) -> &[SocketAddr] {
-        if self.serves_tls() { &self.listen.tls } else { &[] }
+    /// Every transport address for TLS over TCP alone; none without certificates. One
+    /// that is for clients over TCP as well takes TLS there.
+    pub fn tls_listeners(&self) -> Vec<SocketAddr> {
+        self.secure_listeners(self.serves_tls(), &self.tcp_listeners())
+    }
+
+    /// The same for DTLS over UDP.
+    pub fn dtls_listeners(&self) -> Vec<SocketAddr> {
+        self.secure_listeners(self.serves_tls() && self.tls.dtls, &self.udp_listeners())
+    }
+
+    fn secure_listeners(&self, served: bool, plain: &[SocketAddr]) -> Vec<SocketAddr> {
+        let listed = if served { &self.listen.tls[..] } else { &[] };
+        listed.iter().filter(|address| !plain.contains(address)).copied().collect()
     }
 
     fn with_discovery(&self, listed: &[SocketAddr]) -> Vec<SocketAddr> {

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::problem::Report;
-use super::{AuthMode, Config, Credential, PasswordAlgorithm, When, format_duration};
+use super::{AuthMode, Config, Credential, Listen, PasswordAlgorithm, When, format_duration};
 
 /// Checks a config whose keys were each read. A rule is silent when a key it
 /// needs was refused already.
@@ -88,12 +88,15 @@ fn lifetimes(config: &Config, report: &mut Report<'_>) {
 }
 
 fn listens(config: &Config, report: &mut Report<'_>) {
-    let refused = ["listen.udp", "listen.tcp"].iter().any(|key| report.is_refused(key));
-    if !refused && config.listen.udp.is_empty() && config.listen.tcp.is_empty() {
+    let keys = ["listen.udp", "listen.tcp", "listen.tls", "tls.certificates"];
+    let refused = keys.iter().any(|key| report.is_refused(key));
+    let plain = [&config.listen.udp, &config.listen.tcp];
+    if !refused && plain.iter().all(|list| list.is_empty()) && config.tls_listeners().is_empty() {
         report.refuse_key(
             "listen",
             None,
-            "nothing to listen on: give listen.udp or listen.tcp an address",
+            "nothing to listen on: give listen.udp or listen.tcp an address, or listen.tls one and \
+             tls.certificates",
         );
     }
 }
@@ -168,6 +171,12 @@ pub(super) fn notes(config: &Config) -> Vec<String> {
             "nat-discovery.addresses has one {family} address: clients learn their address there, and \
              need a second one of this host to learn what NAT they are behind"
         ));
+    }
+    if config.listen.tls != Listen::default().tls && !config.serves_tls() {
+        notes.push(
+            "listen.tls is given, but nothing listens there: TLS and DTLS need tls.certificates"
+                .to_owned(),
+        );
     }
     if auth.mode == AuthMode::None {
         return notes;

@@ -4,29 +4,26 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use super::Failure;
 use super::exit::Exit;
 use crate::config::{CertificateFiles, Config};
 use crate::net::Now;
-use crate::tls::{Certificates, KeyPair, Pem};
+use crate::tls::{Certificate, CertificateProblem, Certificates, KeyPair, Pem};
 
-/// How long before its end a certificate is worth a warning.
-const SOON: Duration = Duration::from_secs(14 * 86_400);
+/// Days before its end from which on a certificate is worth a warning.
+const SOON: u64 = 14;
 
 /// The certificates of the configuration; `None` when TLS is not served.
 pub(super) fn load(config: &Config) -> Result<Option<Arc<Certificates>>, Failure> {
-    let now = Now { mono: Instant::now(), unix: unix_time() };
-    let files = &config.tls.certificates;
-    let certificates = match files.as_slice() {
+    let certificates = match config.tls.certificates.as_slice() {
         [] if !config.tls.self_signed => return Ok(None),
-        [] => Certificates::self_signed(now, &["localhost".to_owned()]),
-        files => {
-            let files = files.iter().map(Files::read).collect::<Result<Vec<_>, _>>()?;
-            let pairs: Vec<_> = files.iter().map(Files::pair).collect();
-            Certificates::load(now, &pairs)
+        [] => {
+            let made = Certificates::self_signed(now(), &["localhost".to_owned()]);
+            made.map_err(|problems| texts(&problems))
         }
+        files => load_files(files),
     };
     certificates.map(|certificates| Some(Arc::new(certificates))).map_err(|problems| {
         let lines: Vec<_> = problems.iter().map(|p| format!("tls.certificates: {p}")).collect();
@@ -34,11 +31,49 @@ pub(super) fn load(config: &Config) -> Result<Option<Arc<Certificates>>, Failure
     })
 }
 
+/// Fails with every problem; files that cannot be read come first.
+fn load_files(files: &[CertificateFiles]) -> Result<Certificates, Vec<String>> {
+    let (mut read, mut problems) = (Vec::new(), Vec::new());
+    for files in files {
+        match Files::read(files) {
+            Ok(files) => read.push(files),
+            Err(why) => problems.push(why),
+        }
+    }
+    if read.is_empty() {
+        return Err(problems);
+    }
+    let pairs: Vec<_> = read.iter().map(Files::pair).collect();
+    match Certificates::load(now(), &pairs) {
+        Ok(certificates) if problems.is_empty() => Ok(certificates),
+        Ok(_) => Err(problems),
+        Err(found) => {
+            problems.extend(texts(&found));
+            Err(problems)
+        }
+    }
+}
+
+fn texts(problems: &[CertificateProblem]) -> Vec<String> {
+    problems.iter().map(ToString::to_string).collect()
+}
+
+/// Each certificate in a line: its names and how long it will last.
+pub(super) fn summary(certificates: &Certificates) -> Vec<String> {
+    let line = |certificate: &Certificate| {
+        let names = match certificate.names.as_slice() {
+            [] => "no name".to_owned(),
+            names => names.join(", "),
+        };
+        format!("{} for {names}, {} days left", certificate.file, days_left(certificate))
+    };
+    certificates.list().iter().map(line).collect()
+}
+
 /// Names each certificate and its fingerprint, and warns of an end that is near.
 pub(super) fn announce(certificates: &Certificates) {
     for certificate in certificates.list() {
-        let left = certificate.not_after.saturating_sub(unix_time());
-        let days = left.as_secs() / 86_400;
+        let days = days_left(certificate);
         tracing::info!(
             file = %certificate.file,
             names = %certificate.names.join(","),
@@ -46,7 +81,7 @@ pub(super) fn announce(certificates: &Certificates) {
             sha256 = %certificate.fingerprint,
             "certificate"
         );
-        if left < SOON {
+        if days < SOON {
             tracing::warn!(file = %certificate.file, days, "the certificate ends soon");
         }
     }
@@ -102,15 +137,12 @@ struct Files {
 }
 
 impl Files {
-    fn read(files: &CertificateFiles) -> Result<Self, Failure> {
+    fn read(files: &CertificateFiles) -> Result<Self, String> {
         let read = |path: &Path| {
             let name = path.display().to_string();
             match fs::read(path) {
                 Ok(bytes) => Ok((name, bytes)),
-                Err(error) => {
-                    let why = format!("tls.certificates: {name}: {error}");
-                    Err(Failure::new(Exit::Config, why))
-                }
+                Err(error) => Err(format!("{name}: {error}")),
             }
         };
         Ok(Self { chain: read(&files.chain)?, key: read(&files.key)? })
@@ -125,6 +157,12 @@ fn pem((name, bytes): &(String, Vec<u8>)) -> Pem<'_> {
     Pem { name, bytes }
 }
 
-fn unix_time() -> Duration {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+fn days_left(certificate: &Certificate) -> u64 {
+    certificate.not_after.saturating_sub(now().unix).as_secs() / 86_400
+}
+
+fn now() -> Now {
+    // A clock before 1970 is as good as none.
+    let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Now { mono: Instant::now(), unix }
 }

@@ -79,6 +79,7 @@ fn run(mut config: Config, origin: &Origin) -> Result<(), Failure> {
         udp = %list(running.udp()),
         tcp = %list(running.tcp()),
         tls = %list(running.tls()),
+        dtls = %list(running.dtls()),
         relay = %list(addresses.relay.iter().map(|a| a.advertised)),
         nat_discovery = %discovery(&config),
         "sturn is ready"
@@ -154,6 +155,20 @@ async fn renew_certificates(running: &mut Running, config: &Config) {
         Err(failure) => {
             tracing::error!("{}; keeping the certificates in use", failure.why);
         }
+    }
+}
+
+/// Loads and checks the certificates of `config`, as [`serve`] does before it
+/// listens. One line for each: names and end, or for the one made at start that
+/// there will be one; none when TLS is not served.
+///
+/// # Errors
+///
+/// Every problem, one line each, with the file.
+pub fn check_certificates(config: &Config) -> Result<Vec<String>, String> {
+    match certificates::load(config) {
+        Ok(loaded) => Ok(loaded.as_deref().map(certificates::summary).unwrap_or_default()),
+        Err(failure) => Err(failure.why),
     }
 }
 

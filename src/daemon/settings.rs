@@ -91,7 +91,8 @@ pub(super) fn policy(config: &Config, addresses: &Addresses) -> Policy {
         .udp_listeners()
         .into_iter()
         .chain(config.tcp_listeners())
-        .chain(config.tls_listeners().iter().copied());
+        .chain(config.tls_listeners())
+        .chain(config.dtls_listeners());
     let own = OwnAddresses {
         relays: addresses.relay.clone(),
         others: addresses.own.clone(),
@@ -107,6 +108,7 @@ pub(super) fn streams(config: &Config, connections: u32, shards: u32) -> StreamL
         connections: connections.div_ceil(shards) as usize,
         idle: config.tcp.idle_timeout,
         frame: config.tcp.frame_timeout,
+        handshake: config.tls.handshake_timeout,
         queue: config.tcp.queue,
         proxies: config.tcp.proxies.clone(),
     }

@@ -54,13 +54,11 @@ struct Listeners {
 
 impl Listeners {
     fn find(config: &Config) -> Result<Self, Failure> {
-        let tls = config.tls_listeners();
-        let dtls = if config.tls.dtls { tls } else { &[] };
         let found = Self {
             udp: usable(&config.udp_listeners(), "udp", udp::is_port_taken)?,
             tcp: usable(&config.tcp_listeners(), "tcp", tcp::is_port_taken)?,
-            tls: usable(tls, "tls", tcp::is_port_taken)?,
-            dtls: usable(dtls, "dtls", udp::is_port_taken)?,
+            tls: usable(&config.tls_listeners(), "tls", tcp::is_port_taken)?,
+            dtls: usable(&config.dtls_listeners(), "dtls", udp::is_port_taken)?,
         };
         if [&found.udp, &found.tcp, &found.tls, &found.dtls].iter().all(|list| list.is_empty()) {
             let why = "nothing to listen on: listen.udp, listen.tcp and listen.tls are empty";
@@ -281,9 +279,14 @@ impl Running {
         &self.listeners.tcp
     }
 
-    /// The addresses listened on for TLS alone.
+    /// The TCP addresses listened on for TLS alone.
     pub(super) fn tls(&self) -> &[SocketAddr] {
         &self.listeners.tls
+    }
+
+    /// The UDP addresses listened on for DTLS alone.
+    pub(super) fn dtls(&self) -> &[SocketAddr] {
+        &self.listeners.dtls
     }
 
     /// The certificates in use.

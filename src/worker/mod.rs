@@ -87,6 +87,8 @@ pub struct StreamLimits {
     pub idle: Duration,
     /// How long a frame that has begun may take to complete.
     pub frame: Duration,
+    /// How long a TLS handshake may take.
+    pub handshake: Duration,
     /// Bytes that may wait for a slow client.
     pub queue: usize,
     /// Whose PROXY protocol headers are believed.

@@ -232,10 +232,11 @@ impl Worker {
                 }
                 Detect::Tls if accepts.tls => {
                     let Some(certificates) = &self.certificates else { break };
-                    connection.begin_tls(certificates);
+                    connection.begin_tls(certificates, now.mono);
                     connection.partial = Vec::new();
                     connection.partial_since = None;
                     let hello = bytes.to_vec();
+                    self.watch(id, now.mono + self.limits.handshake);
                     return self.decrypt(now, id, Cipher::Taken(&hello));
                 }
                 Detect::Stun | Detect::ChannelData if accepts.plain => {
@@ -392,8 +393,9 @@ impl Worker {
             connection.idle_since = now.mono;
         }
         let frame_due = connection.partial_since.map(|since| since + self.limits.frame);
+        let handshake_due = connection.handshaking_since().map(|at| at + self.limits.handshake);
         let idle_due = connection.idle_since + self.limits.idle;
-        let next = frame_due.map_or(idle_due, |at| at.min(idle_due));
+        let next = [frame_due, handshake_due].into_iter().flatten().fold(idle_due, Instant::min);
         if next <= now.mono {
             self.egress.losses.closed_connections += 1;
             return self.close_connection(now, id);

@@ -1,6 +1,7 @@
 //! What lies between the bytes of a connection and STUN.
 
 use std::io::{self, IoSlice};
+use std::time::Instant;
 
 use super::OutQueue;
 use crate::io::{Arena, Outgoing, ReadOutcome, StreamBatch, TcpStream};
@@ -22,6 +23,7 @@ pub(in crate::worker) enum Layer {
 /// A session, and what of it the kernel did not take.
 pub(in crate::worker) struct Tls {
     session: tls::Session,
+    since: Instant,
     unsent: Vec<u8>,
 }
 
@@ -43,8 +45,13 @@ fn over(why: tls::Error) -> io::Error {
 }
 
 impl Tls {
-    pub(super) fn new(session: tls::Session) -> Self {
-        Self { session, unsent: Vec::new() }
+    pub(super) fn new(session: tls::Session, now: Instant) -> Self {
+        Self { session, since: now, unsent: Vec::new() }
+    }
+
+    /// When the handshake began, while it lasts.
+    pub(super) fn handshaking_since(&self) -> Option<Instant> {
+        (self.session.state() == State::Handshaking).then_some(self.since)
     }
 
     /// Whether the kernel has taken everything.

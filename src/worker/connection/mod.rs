@@ -152,10 +152,18 @@ impl Connection {
     }
 
     /// Goes on within TLS; the next bytes are those of the client's hello.
-    pub(super) fn begin_tls(&mut self, certificates: &Arc<Certificates>) {
+    pub(super) fn begin_tls(&mut self, certificates: &Arc<Certificates>, now: Instant) {
         let FiveTuple { client, server, .. } = self.five_tuple;
         self.five_tuple = FiveTuple::new(Transport::Tls, client.socket(), server);
-        self.layer = Layer::Tls(Box::new(Tls::new(Session::new(certificates.clone()))));
+        self.layer = Layer::Tls(Box::new(Tls::new(Session::new(certificates.clone()), now)));
+    }
+
+    /// When the TLS handshake began, while it lasts.
+    pub(super) fn handshaking_since(&self) -> Option<Instant> {
+        match &self.layer {
+            Layer::Tls(tls) => tls.handshaking_since(),
+            Layer::Plain | Layer::Unknown => None,
+        }
     }
 
     /// Reads from a TLS client, or takes what was read of it already, and appends
