@@ -81,6 +81,7 @@ tls = []
 
 [relay]
 addresses = {json.dumps(list(setup.relay_addresses))}
+tcp = true
 
 [auth]
 realm = {json.dumps(REALM)}
@@ -90,6 +91,7 @@ secrets = {json.dumps(list(setup.secrets))}
 [turn]
 # turnutils_uclient binds any channel that RFC 5766 knew.
 rfc5766-channels = true
+mobility = true
 
 [peers]
 allow = {json.dumps(list(setup.allow_peers))}

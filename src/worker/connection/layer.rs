@@ -7,8 +7,9 @@ use super::OutQueue;
 use crate::io::{Arena, Outgoing, ReadOutcome, StreamBatch, TcpStream};
 use crate::tls::{self, MAX_PLAINTEXT, State};
 
-/// Ciphertext offered to the kernel at once.
-const BURST: usize = 64 << 10;
+/// Ciphertext offered to the kernel at once. What it does not take of that is sent
+/// in any case and never dropped for newer, so it must not be much.
+const BURST: usize = MAX_PLAINTEXT;
 
 /// What was found at the front of a connection.
 pub(in crate::worker) enum Layer {
