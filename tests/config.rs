@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use sturn::config::{
-    AuthMode, CertificateFiles, Config, Credential, DefaultFamily, Expiry, HostAddress, LoadError, LogFormat,
-    PasswordAlgorithm, Problems, full_file,
+    AuthMode, CertificateFiles, Config, Credential, DefaultFamily, Expiry, HostAddress, LoadError,
+    LogFormat, PasswordAlgorithm, Problems, full_file,
 };
 
 const STUN_ONLY: &str = "[auth]\nmode = \"none\"\n";
@@ -561,7 +561,9 @@ fn without_credentials_a_file_is_refused_unless_it_says_so() {
 fn rules_between_keys() {
     assert_eq!(
         refused(&format!("{STUN_ONLY}[listen]\nudp = []\ntcp = []\n")),
-        ["sturn.toml:3: listen: nothing to listen on: give listen.udp or listen.tcp an address, or listen.tls one and tls.certificates"]
+        [
+            "sturn.toml:3: listen: nothing to listen on: give listen.udp or listen.tcp an address, or listen.tls one and tls.certificates"
+        ]
     );
     assert_eq!(
         refused(&format!(

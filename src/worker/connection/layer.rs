@@ -7,12 +7,12 @@ use super::OutQueue;
 use crate::io::{Arena, Outgoing, ReadOutcome, StreamBatch, TcpStream};
 use crate::tls::{self, MAX_PLAINTEXT, State};
 
-/// Frames put into one record, as long as they fit: a record costs more than the
-/// bytes in it.
-const FRAMES_PER_RECORD: usize = 16;
-
-/// Pieces of a frame: header, body, padding.
-const PIECES: usize = 3;
+/// Bytes of records handed to the kernel at once. What it does not take of them is
+/// sent in any case, so that they must not be many.
+///
+/// Each frame is a record of its own: two in one would be cheaper, but clients
+/// exist that take a record for a message, coturn's among them.
+const AT_ONCE: usize = MAX_PLAINTEXT;
 
 /// What was found at the front of a connection.
 pub(in crate::worker) enum Layer {
@@ -112,25 +112,14 @@ impl Tls {
     ) -> io::Result<usize> {
         let mut taken = 0;
         while taken < order.len() && self.is_written() {
-            let mut pieces = [IoSlice::new(&[]); FRAMES_PER_RECORD * PIECES];
-            let (mut count, mut len) = (0, 0);
-            for &index in order[taken..].iter().take(FRAMES_PER_RECORD) {
-                let message = &messages[index as usize];
-                len += message.wire_len();
-                if count > 0 && len > MAX_PLAINTEXT {
-                    break;
-                }
-                for (slot, piece) in pieces[count * PIECES..].iter_mut().zip(message.pieces(arena))
-                {
-                    *slot = IoSlice::new(piece);
-                }
-                count += 1;
-            }
             scratch.cipher.clear();
-            let sent = self.session.send(&mut pieces[..count * PIECES], &mut scratch.cipher);
-            sent.map_err(over)?;
+            while taken < order.len() && scratch.cipher.len() < AT_ONCE {
+                let message = &messages[order[taken] as usize];
+                let mut pieces = message.pieces(arena).map(IoSlice::new);
+                self.session.send(&mut pieces, &mut scratch.cipher).map_err(over)?;
+                taken += 1;
+            }
             self.write(stream, &scratch.cipher)?;
-            taken += count;
         }
         Ok(taken)
     }
