@@ -968,7 +968,7 @@ fn ports_for_tls_alone_are_those_that_nothing_else_has() {
     let default = ["0.0.0.0:5349", "[::]:5349"].map(str::to_owned).to_vec();
     assert_eq!(listeners("[listen]\ntls = [443]\n"), (none.clone(), none.clone()));
     assert_eq!(with("", ""), (default.clone(), default.clone()));
-    assert_eq!(with("dtls = false\n", ""), (default.clone(), none.clone()));
+    assert_eq!(with("dtls = false\n", ""), (default, none));
     let (tls, dtls) = with("", "[listen]\ntcp = [5349]\ntls = [5349, 443]\n");
     assert_eq!(tls, ["0.0.0.0:443", "[::]:443"]);
     assert_eq!(dtls, ["0.0.0.0:5349", "[::]:5349", "0.0.0.0:443", "[::]:443"]);

@@ -232,6 +232,26 @@ fn records_and_messages_need_not_end_together() {
 }
 
 #[test]
+fn each_message_to_a_client_is_a_record_of_its_own() {
+    let server = Setup::new().tls().start();
+    // What is not data is no record of this kind in TLS 1.2.
+    let wanted = Wanted { version: Some(&TLS12), ..Wanted::default() };
+    let recorder = Recorder { stream: stream(server.addr()), bytes: Vec::new() };
+    let mut tls = Tls::connect(recorder, &wanted).unwrap();
+    tls.write_all(&(0..50).flat_map(binding_request).collect::<Vec<u8>>()).unwrap();
+    for transaction in 0..50 {
+        assert_eq!(read_answer(&mut tls), [transaction; 12]);
+    }
+    let mut records = &tls.stream().bytes[..];
+    let mut data = 0;
+    while let [kind, _, _, high, low, rest @ ..] = records {
+        data += u32::from(*kind == 23);
+        records = &rest[usize::from(u16::from_be_bytes([*high, *low]))..];
+    }
+    assert_eq!(data, 50);
+}
+
+#[test]
 fn a_handshake_has_to_be_done_in_time() {
     let mut server = patient_for_a_second();
     let hello = client_hello();
@@ -379,6 +399,30 @@ impl Write for Raw {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+/// A connection that keeps what the server wrote.
+struct Recorder {
+    stream: TcpStream,
+    bytes: Vec<u8>,
+}
+
+impl Read for Recorder {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.stream.read(buffer)?;
+        self.bytes.extend_from_slice(&buffer[..length]);
+        Ok(length)
+    }
+}
+
+impl Write for Recorder {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.stream.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.stream.flush()
     }
 }
 
