@@ -10,6 +10,7 @@
 //! |---|---|
 //! | [`net`] | addresses by role, transports, five-tuples, time as an input |
 //! | [`stun`] | bytes to messages and back: RFC 8489, ChannelData, framing, demultiplexing |
+//! | [`front`] | what a stream begins with: protocol, PROXY header, the name a TLS client wants |
 //! | [`auth`] | long-term keys, time-limited credentials, stateless nonces |
 //! | [`turn`] | the core: allocations, permissions, channels, requests, data path, policy |
 //! | [`client`] | the client's side, on an independent codec: tests, probes, load |
@@ -19,6 +20,7 @@
 //!
 //! | module | room |
 //! |---|---|
+//! | [`tls`] | TLS and DTLS sessions: bytes in, bytes and plaintext out; certificates |
 //! | [`config`] | a TOML file to valid settings, or every problem in it |
 //!
 //! Shell:
@@ -36,6 +38,7 @@
 
 pub mod auth;
 pub mod client;
+pub mod front;
 pub mod nat;
 pub mod net;
 pub mod stun;
@@ -49,5 +52,7 @@ pub mod config;
 pub mod daemon;
 #[cfg(feature = "daemon")]
 pub mod io;
+#[cfg(feature = "daemon")]
+pub mod tls;
 #[cfg(feature = "daemon")]
 pub mod worker;

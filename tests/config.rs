@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use sturn::config::{
-    AuthMode, Config, Credential, DefaultFamily, Expiry, HostAddress, LoadError, LogFormat,
-    PasswordAlgorithm, Problems, full_file,
+    AuthMode, CertificateFiles, Config, Credential, DefaultFamily, Expiry, HostAddress, LoadError,
+    LogFormat, PasswordAlgorithm, Problems, TokenKeyBytes, When, full_file,
 };
 
 const STUN_ONLY: &str = "[auth]\nmode = \"none\"\n";
@@ -38,6 +38,36 @@ fn with(section: &str, line: &str) -> (String, usize) {
 
 /// Section, line, key in the problem, the rest of the problem.
 const REFUSALS: &[(&str, &str, &str, &str)] = &[
+    (
+        "tls",
+        "certificates = [\"chain.pem\"]",
+        "tls.certificates[0]",
+        "\"chain.pem\": expected { chain = \"fullchain.pem\", key = \"privkey.pem\" }",
+    ),
+    (
+        "tls",
+        "certificates = [{ chain = \"a\" }]",
+        "tls.certificates[0]",
+        "{ chain = \"a\" }: expected { chain = \"fullchain.pem\", key = \"privkey.pem\" }",
+    ),
+    (
+        "tls",
+        "certificates = [{ chian = \"a\", key = \"b\" }]",
+        "tls.certificates[0].chian",
+        "unknown key; did you mean chain?",
+    ),
+    (
+        "tls",
+        "certificates = [{ chain = \"a\", key = 1 }]",
+        "tls.certificates[0].key",
+        "1: expected the path of a file",
+    ),
+    (
+        "tcp",
+        "proxies = [\"10.0.0.1/8\"]",
+        "tcp.proxies[0]",
+        "\"10.0.0.1/8\": expected the network \"10.0.0.0/8\", or \"10.0.0.1/32\" for the host",
+    ),
     (
         "listen",
         "udp = [\"1.2.3.4:0\"]",
@@ -282,6 +312,48 @@ const REFUSALS: &[(&str, &str, &str, &str)] = &[
         "auth.users[1]",
         "user \"a\" is already on line 3",
     ),
+    (
+        "auth",
+        "oauth-keys = [{ id = \"a\", key = \"not base64\", algorithm = \"A128GCM\" }]",
+        "auth.oauth-keys[0].key",
+        "expected base64",
+    ),
+    (
+        "auth",
+        "oauth-keys = [{ id = \"a\", key = \"MDEyMzQ1Njc4OWFiY2RlZg==\", algorithm = \"A256GCM\" }]",
+        "auth.oauth-keys[0]",
+        "the key has 16 bytes: expected 32 bytes for A256GCM",
+    ),
+    (
+        "auth",
+        "oauth-keys = [{ id = \"a\", key = \"MDEyMzQ1Njc4OWFiY2RlZg==\", algorithm = \"A128CBC\" }]",
+        "auth.oauth-keys[0].algorithm",
+        "\"A128CBC\": expected \"A128GCM\" or \"A256GCM\"",
+    ),
+    (
+        "auth",
+        "oauth-keys = [{ id = \"a\", key = \"MDEyMzQ1Njc4OWFiY2RlZg==\" }]",
+        "auth.oauth-keys[0]",
+        "expected { id = \"…\", key = \"BASE64\", algorithm = \"A256GCM\" }",
+    ),
+    (
+        "auth",
+        "oauth-keys = [{ id = \"a\", key = \"MDEyMzQ1Njc4OWFiY2RlZg==\", algorithm = \"A128GCM\", not-after = 2024-03-01 }]",
+        "auth.oauth-keys[0].not-after",
+        "2024-03-01: expected a time such as 2027-01-31T00:00:00Z, without quotes",
+    ),
+    (
+        "auth",
+        "oauth-keys = [{ id = \"a\", key = \"MDEyMzQ1Njc4OWFiY2RlZg==\", algorithm = \"A128GCM\" }]",
+        "auth.oauth-keys",
+        "given without auth.oauth-server-name, the name that tokens are made for",
+    ),
+    (
+        "auth",
+        "oauth-server-name = \"turn.example.org\"",
+        "auth.oauth-server-name",
+        "given without auth.oauth-keys",
+    ),
     ("stun", "rfc3489 = \"yes\"", "stun.rfc3489", "\"yes\": expected true or false"),
     (
         "turn",
@@ -300,6 +372,36 @@ const REFUSALS: &[(&str, &str, &str, &str)] = &[
         "max-lifetime = \"30h\"",
         "turn.max-lifetime",
         "\"30h\": expected a duration from \"1s\" to \"24h\", such as \"90s\" or \"1h30m\"",
+    ),
+    (
+        "alternate",
+        "servers = [3478]",
+        "alternate.servers[0]",
+        "3478: expected \"ADDRESS:PORT\" or an address, such as \"203.0.113.9:3478\" or \"[2001:db8::9]\"",
+    ),
+    (
+        "alternate",
+        "servers = [\"0.0.0.0\"]",
+        "alternate.servers[0]",
+        "\"0.0.0.0\": expected the address and port of another server",
+    ),
+    (
+        "alternate",
+        "tls-servers = [\"203.0.113.9\", \"203.0.113.9:5349\"]",
+        "alternate.tls-servers[1]",
+        "\"203.0.113.9:5349\": 203.0.113.9:5349 is given twice",
+    ),
+    (
+        "alternate",
+        "domain = \"turn..example\"",
+        "alternate.domain",
+        "\"turn..example\": expected a domain name, or \"\" for none",
+    ),
+    (
+        "alternate",
+        "when = \"always\"",
+        "alternate.when",
+        "\"always\": nowhere to send clients: give alternate.servers or alternate.tls-servers an address",
     ),
     (
         "limits",
@@ -466,7 +568,7 @@ fn an_unknown_key_gets_a_hint() {
         ("[workers]\nzzzz = 1", ":2: workers.zzzz: unknown key; [workers] has count"),
         (
             "[zzzz]\n",
-            ":1: zzzz: unknown; the sections are listen, relay, auth, stun, nat-discovery, turn, limits, peers, tcp, workers, log",
+            ":1: zzzz: unknown; the sections are listen, relay, auth, stun, nat-discovery, turn, alternate, limits, peers, tls, tcp, workers, log",
         ),
         ("relay.prots = \"5000-6000\"", ":1: relay.prots: unknown key; did you mean relay.ports?"),
     ] {
@@ -520,7 +622,7 @@ fn what_is_not_toml_names_the_line() {
 
 #[test]
 fn without_credentials_a_file_is_refused_unless_it_says_so() {
-    let no_credentials = "auth: no credentials: give auth.users or auth.secrets, \
+    let no_credentials = "auth: no credentials: give auth.users, auth.secrets or auth.oauth-keys, \
                           or say auth.mode = \"none\" for STUN only";
     assert_eq!(refused(""), [format!("sturn.toml: {no_credentials}")]);
     assert_eq!(refused("[log]\n[auth]\n"), [format!("sturn.toml:2: {no_credentials}")]);
@@ -537,7 +639,9 @@ fn without_credentials_a_file_is_refused_unless_it_says_so() {
 fn rules_between_keys() {
     assert_eq!(
         refused(&format!("{STUN_ONLY}[listen]\nudp = []\ntcp = []\n")),
-        ["sturn.toml:3: listen: nothing to listen on: give listen.udp or listen.tcp an address"]
+        [
+            "sturn.toml:3: listen: nothing to listen on: give listen.udp or listen.tcp an address, or listen.tls one and tls.certificates"
+        ]
     );
     assert_eq!(
         refused(&format!(
@@ -559,6 +663,8 @@ fn every_key_can_be_set() {
         addresses(&["192.0.2.1:3478", "[2001:db8::1]:3478", "0.0.0.0:3479", "[::]:3479"])
     );
     assert_eq!(config.listen.tcp, addresses(&["0.0.0.0:443", "[::]:443"]));
+    let tls = addresses(&["192.0.2.1:5349", "0.0.0.0:8443", "[::]:8443"]);
+    assert_eq!(config.listen.tls, tls);
     let relay = |address: &str, advertise: &str| HostAddress {
         address: address.parse().unwrap(),
         advertise: advertise.parse().unwrap(),
@@ -570,6 +676,8 @@ fn every_key_can_be_set() {
     assert_eq!((config.relay.ports.first(), config.relay.ports.last()), (5000, 5001));
     assert_eq!(config.relay.ports.count(), 2);
     assert_eq!(config.relay.default_family, DefaultFamily::Client);
+    assert!(config.relay.tcp);
+    assert_eq!(config.limits.peer_connections, 7);
     assert_eq!(config.relay.socket_recv_buffer, 524_288);
     assert_eq!(config.relay.socket_send_buffer, 1_048_576);
     let auth = &config.auth;
@@ -586,6 +694,14 @@ fn every_key_can_be_set() {
     };
     assert_eq!(sha256.expose()[31], 0xff);
     assert_eq!(auth.secrets.iter().map(|s| s.expose()).collect::<Vec<_>>(), ["new", "old"]);
+    let north = &auth.oauth_keys[0];
+    let TokenKeyBytes::A128Gcm(key) = north.key else { panic!() };
+    assert_eq!((north.id.as_str(), key.expose()), ("north", b"0123456789abcdef"));
+    assert_eq!((north.not_before, north.not_after), (1_700_000_000, 1_709_251_200));
+    let south = &auth.oauth_keys[1];
+    assert!(matches!(south.key, TokenKeyBytes::A256Gcm(_)));
+    assert_eq!((south.not_before, south.not_after), (0, u64::MAX));
+    assert_eq!(auth.oauth_server_name, "turn.example.org");
     assert_eq!(auth.nonce_lifetime, Duration::from_secs(5400));
     assert_eq!(auth.nonce_key.as_ref().unwrap().expose(), "0123456789abcdef");
     assert_eq!(auth.expiry, Expiry::Refresh);
@@ -598,9 +714,13 @@ fn every_key_can_be_set() {
         [relay("10.0.0.6", "203.0.113.6"), relay("10.0.0.7", "203.0.113.7")]
     );
     assert_eq!(discovery.ports, [3478, 3480]);
-    assert!(config.turn.rfc5766_channels);
+    assert!(config.turn.rfc5766_channels && config.turn.mobility);
     assert_eq!(config.turn.default_lifetime, Duration::from_secs(300));
     assert_eq!(config.turn.max_lifetime, Duration::from_secs(7200));
+    let alternate = &config.alternate;
+    assert_eq!(alternate.servers, addresses(&["203.0.113.9:3479", "[2001:db8::9]:3478"]));
+    assert_eq!(alternate.tls_servers, addresses(&["203.0.113.9:5349"]));
+    assert_eq!((alternate.domain.as_str(), alternate.when), ("turn2.example.org", When::Always));
     let limits = &config.limits;
     assert_eq!(
         [limits.allocations, limits.allocations_per_user, limits.permissions, limits.channels],
@@ -612,6 +732,15 @@ fn every_key_can_be_set() {
         ["10.20.0.0/16".parse().unwrap(), "10.0.0.1/32".parse().unwrap()]
     );
     assert_eq!(config.peers.deny, ["2001:db8::/32".parse().unwrap()]);
+    let files = |chain: &str, key: &str| CertificateFiles { chain: chain.into(), key: key.into() };
+    assert_eq!(config.tls.certificates, [files("chain.pem", "/etc/key.pem")]);
+    assert!(config.tls.self_signed && !config.tls.dtls);
+    assert_eq!(config.tls.handshake_timeout, Duration::from_secs(9));
+    assert_eq!(config.tls.handshakes, 7);
+    assert_eq!(
+        config.tcp.proxies,
+        ["10.0.0.2/32".parse().unwrap(), "2001:db8::/32".parse().unwrap()]
+    );
     assert_eq!(config.tcp.idle_timeout, Duration::from_secs(90));
     assert_eq!(config.tcp.frame_timeout, Duration::from_secs(5));
     assert_eq!(config.tcp.queue, 131_072);
@@ -631,10 +760,12 @@ const EVERY_KEY: &str = r#"
 [listen]
 udp = ["192.0.2.1", "[2001:db8::1]", ":3479"]
 tcp = [443]
+tls = ["192.0.2.1", 8443]
 [relay]
 addresses = [{ address = "10.0.0.5", advertise = "203.0.113.5" }, "2001:db8::5"]
 ports = "5000-5001"
 default-family = "client"
+tcp = true
 socket-recv-buffer = "512KiB"
 socket-send-buffer = "1MiB"
 [auth]
@@ -646,6 +777,11 @@ users = [
     { name = "carol", key-sha256 = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff" },
 ]
 secrets = ["new", "old"]
+oauth-keys = [
+    { id = "north", key = "MDEyMzQ1Njc4OWFiY2RlZg==", algorithm = "A128GCM", not-before = 2023-11-14T22:13:20Z, not-after = 2024-03-01T00:00:00Z },
+    { id = "south", key = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=", algorithm = "A256GCM" },
+]
+oauth-server-name = "turn.example.org"
 nonce-lifetime = "1h30m"
 nonce-key = "0123456789abcdef"
 expiry = "refresh"
@@ -664,18 +800,32 @@ ports = [3478, 3480]
 default-lifetime = "5m"
 max-lifetime = "2h"
 rfc5766-channels = true
+mobility = true
+[alternate]
+servers = ["203.0.113.9:3479", "[2001:db8::9]"]
+tls-servers = ["203.0.113.9"]
+domain = "turn2.example.org"
+when = "always"
 [limits]
 allocations = 1
 allocations-per-user = 2
 permissions = 3
 channels = 4
+peer-connections = 7
 connections = 5
 pending-requests = 6
 answers-per-prefix = 0
 [peers]
 allow = ["10.20.0.0/16", "10.0.0.1"]
 deny = ["2001:db8::/32"]
+[tls]
+certificates = [{ chain = "chain.pem", key = "/etc/key.pem" }]
+self-signed = true
+dtls = false
+handshake-timeout = "9s"
+handshakes = 7
 [tcp]
+proxies = ["10.0.0.2", "2001:db8::/32"]
 idle-timeout = "90s"
 frame-timeout = "5s"
 queue = "128KiB"
@@ -752,6 +902,8 @@ fn no_output_shows_a_secret() {
         "[auth]\nusers = [{ name = \"a\", key = \"hunter2\" }]",
         "[auth]\nusers = [{ name = \"a\", passwort = \"hunter2\" }]",
         "[auth]\nusers = [{ name = \"a\", password = \"hunter2\", key = \"hunter2\" }]",
+        "[auth]\noauth-keys = \"hunter2\"",
+        "[auth]\noauth-keys = [{ id = \"a\", key = \"hunter2\" }]",
         "[auth]\nsecrets = [\"hunter2]",
         "[auth]\nsecrets = [hunter2]",
     ] {
@@ -800,6 +952,37 @@ fn nat_discovery_listens_where_nobody_does_yet() {
     let (udp, tcp) = listeners("udp = [\"0.0.0.0:3478\", \"[::]:3479\"]\ntcp = [443]");
     assert_eq!(udp, ["0.0.0.0:3478", "[::]:3479", four[1], four[3]]);
     assert_eq!(tcp, ["0.0.0.0:443", "[::]:443", four[0], four[1], four[2], four[3]]);
+}
+
+#[test]
+fn ports_for_tls_alone_are_those_that_nothing_else_has() {
+    let listeners = |text: &str| {
+        let config = parse(&format!("[auth]\nmode = \"none\"\n{text}")).unwrap();
+        let texts =
+            |list: Vec<SocketAddr>| list.iter().map(ToString::to_string).collect::<Vec<_>>();
+        (texts(config.tls_listeners()), texts(config.dtls_listeners()))
+    };
+    let none: Vec<String> = Vec::new();
+    const CERTIFICATE: &str = "[tls]\ncertificates = [{ chain = \"c\", key = \"k\" }]\n";
+    let with = |rest: &str, listen: &str| listeners(&format!("{CERTIFICATE}{rest}{listen}"));
+    let default = ["0.0.0.0:5349", "[::]:5349"].map(str::to_owned).to_vec();
+    assert_eq!(listeners("[listen]\ntls = [443]\n"), (none.clone(), none.clone()));
+    assert_eq!(with("", ""), (default.clone(), default.clone()));
+    assert_eq!(with("dtls = false\n", ""), (default, none));
+    let (tls, dtls) = with("", "[listen]\ntcp = [5349]\ntls = [5349, 443]\n");
+    assert_eq!(tls, ["0.0.0.0:443", "[::]:443"]);
+    assert_eq!(dtls, ["0.0.0.0:5349", "[::]:5349", "0.0.0.0:443", "[::]:443"]);
+    let (tls, _) = with("", "[listen]\ntcp = []\nudp = []\ntls = [\"192.0.2.1\"]\n");
+    assert_eq!(tls, ["192.0.2.1:5349"]);
+}
+
+#[test]
+fn a_port_for_tls_without_a_certificate_is_worth_a_note() {
+    let notes = |text: &str| parse(&format!("{STUN_ONLY}{text}")).unwrap().notes();
+    let told = notes("[listen]\ntls = [443]\n");
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].contains("TLS and DTLS need tls.certificates"), "{told:?}");
+    assert_eq!(notes("[listen]\ntls = [443]\n[tls]\nself-signed = true\n"), [""; 0]);
 }
 
 #[test]
@@ -891,6 +1074,8 @@ fn the_examples_of_the_reference_file_are_valid() {
     for name in ["secret", "alice.password", "nonce-key"] {
         std::fs::write(dir.path().join(name), "0123456789abcdef").unwrap();
     }
+    let key = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
+    std::fs::write(dir.path().join("north.key"), key).unwrap();
     let mut section = String::new();
     for line in conf("sturn.full.toml").lines() {
         if line.starts_with('[') {
@@ -901,6 +1086,15 @@ fn the_examples_of_the_reference_file_are_valid() {
         let example = example.replace("STURN_SECRET", "CARGO_PKG_NAME");
         let text = match section.as_str() {
             "[auth]" if example.starts_with("secrets") => format!("[auth]\n{example}"),
+            // One makes no sense without the other.
+            "[auth]" if example.starts_with("oauth-keys") => {
+                format!("[auth]\noauth-server-name = \"turn.example.org\"\n{example}")
+            }
+            "[auth]" if example.starts_with("oauth-server-name") => {
+                format!(
+                    "[auth]\noauth-keys = [{{ id = \"a\", key = \"{key}\", algorithm = \"A256GCM\" }}]\n{example}"
+                )
+            }
             "[auth]" => format!("[auth]\nsecrets = [\"s\"]\n{example}"),
             _ => format!("{STUN_ONLY}{section}\n{example}"),
         };
@@ -926,6 +1120,7 @@ fn the_first_file_is_valid_and_so_is_what_it_suggests() {
     let config = parse(&all).unwrap();
     assert_eq!((config.auth.users.len(), config.auth.secrets.len()), (1, 1));
     assert_eq!((config.relay.addresses.len(), config.peers.allow.len()), (1, 1));
+    assert_eq!(config.tls.certificates.len(), 1);
 }
 
 proptest! {

@@ -14,14 +14,16 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// From the top down.
-const ORDER: [&str; 11] =
-    ["net", "stun", "auth", "turn", "client", "nat", "config", "io", "worker", "daemon", "cli"];
+const ORDER: [&str; 13] = [
+    "net", "stun", "front", "auth", "turn", "client", "nat", "tls", "config", "io", "worker",
+    "daemon", "cli",
+];
 
 /// No socket, no clock, no lock, no randomness of their own.
-const PURE: [&str; 6] = ["net", "stun", "auth", "turn", "client", "nat"];
+const PURE: [&str; 8] = ["net", "stun", "front", "auth", "turn", "client", "nat", "tls"];
 
 /// What the order alone would allow, and why it is not.
-const APART: [(&str, &str, &str); 15] = [
+const APART: [(&str, &str, &str); 21] = [
     ("io", "net", "io knows bytes and socket addresses only"),
     ("io", "stun", "io knows no STUN"),
     ("io", "auth", "io knows no STUN"),
@@ -36,6 +38,12 @@ const APART: [(&str, &str, &str); 15] = [
     ("io", "nat", "io knows no STUN"),
     ("nat", "stun", "the client's side shares no codec with the server"),
     ("nat", "turn", "the client's side shares no code with the server"),
+    ("front", "net", "front stands alone"),
+    ("front", "stun", "front stands alone"),
+    ("tls", "stun", "tls carries bytes, whatever they say"),
+    ("tls", "turn", "tls carries bytes, whatever they say"),
+    ("tls", "auth", "tls carries bytes, whatever they say"),
+    ("config", "tls", "the configuration names files, the daemon loads them"),
     ("config", "turn", "the configuration names settings, the daemon makes them"),
 ];
 

@@ -12,9 +12,10 @@ use sturn::net::{FiveTuple, HashSeed, Now, PeerAddr, Transport};
 use sturn::stun::{Attribute, Class, Message, Method};
 use sturn::turn::policy::{OwnAddresses, Policy};
 use sturn::turn::{
-    AuthSettings, Client, DefaultFamily, Discovery, ExpiryCheck, Forward, HostAddress, Input,
-    Lifetimes, Limits, Link, LookupName, MAX_REPLY, Output, PortRequest, RelayId, RelaySettings,
-    Server, Settings, Shard, ShardMessage, Ticket, Verdict,
+    AuthSettings, Client, ConnectionId, DefaultFamily, Discovery, ExpiryCheck, Forward,
+    HostAddress, Input, Lifetimes, Limits, Link, LookupName, MAX_REPLY, Output, PeerLink,
+    PortRequest, RelayId, RelaySettings, RelayTransport, Server, Settings, Shard, ShardMessage,
+    Ticket, Verdict,
 };
 
 use crate::ports::Ports;
@@ -30,7 +31,18 @@ pub const REALM: &str = "fuzz.example";
 pub enum Question {
     Open(u16, RelayId, PortRequest),
     Key(u16, Ticket, LookupName),
+    Connect(u16, RelayId, ConnectionId),
     Mail { from: u16, to: u16, message: ShardMessage },
+}
+
+/// A connection with a peer that is open.
+#[derive(Debug)]
+pub struct Peer {
+    pub shard: u16,
+    pub link: PeerLink,
+    relay: RelayId,
+    /// The client's side, once it is spliced.
+    client: Option<Link>,
 }
 
 /// The server and what is needed to talk to it.
@@ -39,6 +51,10 @@ pub struct Fixture {
     pub now: Now,
     pub ports: Ports,
     pub questions: VecDeque<Question>,
+    pub peers: Vec<Peer>,
+    opened: u64,
+    /// The last CONNECTION-ID that was given out.
+    pub connection: u32,
     /// The nonce that each of the clients was given.
     nonces: [Vec<u8>; CLIENTS],
     requests: u64,
@@ -50,18 +66,20 @@ pub struct Fixture {
     pub sent: Option<Box<[u8]>>,
 }
 
-pub const CLIENTS: usize = 4;
+pub const CLIENTS: usize = 6;
 
 /// The addresses that clients ask, each with its alternate.
 const DISCOVERY: [&str; 4] = ["8.8.4.4", "8.8.4.5", "2606:4700:1::5", "2606:4700:1::6"];
 
-/// UDP and TCP over IPv4, UDP over IPv6, and another of UDP.
+/// UDP and TCP over IPv4, UDP over IPv6, another of UDP, and two more of TCP.
 pub fn client(index: usize) -> Client {
     let (transport, address) = match index % CLIENTS {
         0 => (Transport::Udp, "7.7.7.1:20000"),
         1 => (Transport::Tcp, "7.7.7.2:20000"),
         2 => (Transport::Udp, "[2606:4700:2::1]:20000"),
-        _ => (Transport::Udp, "7.7.7.3:20000"),
+        3 => (Transport::Udp, "7.7.7.3:20000"),
+        4 => (Transport::Tcp, "7.7.7.2:20001"),
+        _ => (Transport::Tcp, "7.7.7.2:20002"),
     };
     let server = if index % CLIENTS == 2 { "[2606:4700:1::5]:3478" } else { "8.8.4.4:3478" };
     let parse = |text: &str| text.parse().expect("the addresses above parse");
@@ -71,7 +89,10 @@ pub fn client(index: usize) -> Client {
 
 /// Half of the clients reach each shard.
 pub fn shard_of(index: usize) -> usize {
-    index % CLIENTS / 2
+    match index % CLIENTS {
+        0 | 1 | 4 => 0,
+        _ => 1,
+    }
 }
 
 impl Fixture {
@@ -88,6 +109,9 @@ impl Fixture {
             now: Now { mono: start, unix: Duration::from_secs(1_700_000_000) },
             ports: Ports::default(),
             questions: VecDeque::new(),
+            peers: Vec::new(),
+            opened: 0,
+            connection: 0,
             nonces: Default::default(),
             requests: 0,
             token: None,
@@ -146,8 +170,8 @@ impl Fixture {
         self.shards.iter().map(Server::allocations).sum()
     }
 
-    /// A good request; everything it needs from outside is answered at once.
-    fn granted(&mut self, index: usize, method: u16, attributes: &[(u16, Vec<u8>)]) {
+    /// A good request, as far as its attributes are; everything it needs from outside is answered at once.
+    pub fn granted(&mut self, index: usize, method: u16, attributes: &[(u16, Vec<u8>)]) {
         let id = self.transaction();
         let mut builder = Builder::new(method, id);
         for (kind, value) in attributes {
@@ -182,7 +206,12 @@ impl Fixture {
 
     /// A packet of a client; returns the immediate answer.
     pub fn from_client(&mut self, index: usize, packet: &[u8]) -> Option<Vec<u8>> {
-        let shard = shard_of(index);
+        // What a spliced client sends is the peer's.
+        let spliced = self.peers.iter().any(|peer| peer.client == Some(client(index).link));
+        if spliced { None } else { self.deliver(shard_of(index), index, packet) }
+    }
+
+    fn deliver(&mut self, shard: usize, index: usize, packet: &[u8]) -> Option<Vec<u8>> {
         let mut reply = [0; MAX_REPLY];
         let verdict = self.shards[shard].on_client(self.now, client(index), packet, &mut reply);
         self.check(shard);
@@ -200,6 +229,12 @@ impl Fixture {
             Verdict::Forward(forward) => {
                 check_forward(packet.len(), &forward);
                 None
+            }
+            Verdict::HandOver { shard: to } => {
+                let to = usize::from(to);
+                assert!(to != shard && to < self.shards.len(), "to another shard that exists");
+                assert!(client(index).five_tuple.transport.is_stream());
+                self.deliver(to, index, packet)
             }
             Verdict::Queued => {
                 self.changed = true;
@@ -224,8 +259,33 @@ impl Fixture {
         match verdict {
             Verdict::Forward(forward) => check_forward(len, &forward),
             Verdict::Drop(_) => {}
-            Verdict::Reply { .. } | Verdict::ReplyFrom { .. } | Verdict::Queued => panic!("peers are not answered"),
+            Verdict::Reply { .. }
+            | Verdict::ReplyFrom { .. }
+            | Verdict::Queued
+            | Verdict::HandOver { .. } => panic!("peers are not answered"),
         }
+    }
+
+    /// A peer connects to the listener of a TCP relay.
+    pub fn peer_connects(&mut self, shard: u16, relay: RelayId, peer: SocketAddr) {
+        let link = self.open_peer(shard, relay);
+        self.input(shard, Input::PeerAccepted { relay, peer: PeerAddr::new(peer), link });
+        self.changed = true;
+    }
+
+    /// A connection with a peer ends by itself.
+    pub fn peer_closes(&mut self, pick: usize) {
+        if !self.peers.is_empty() {
+            let Peer { shard, link, .. } = self.peers.swap_remove(pick % self.peers.len());
+            self.input(shard, Input::PeerClosed { link });
+        }
+    }
+
+    fn open_peer(&mut self, shard: u16, relay: RelayId) -> PeerLink {
+        self.opened += 1;
+        let link = PeerLink(self.opened);
+        self.peers.push(Peer { shard, link, relay, client: None });
+        link
     }
 
     pub fn input(&mut self, shard: u16, input: Input) {
@@ -245,6 +305,13 @@ impl Fixture {
                 let keys = StoredKeys::from_password(OUTSIDER, REALM, PASSWORD);
                 let user = well.then(|| (OUTSIDER.into(), keys));
                 self.input(shard, Input::Key { ticket, user });
+            }
+            Question::Connect(shard, relay, connection) if well => {
+                let link = self.open_peer(shard, relay);
+                self.input(shard, Input::PeerConnected { connection, link });
+            }
+            Question::Connect(shard, _, connection) => {
+                self.input(shard, Input::PeerFailed { connection });
             }
             Question::Mail { from, to, message } => {
                 self.input(to, Input::FromShard { shard: from, message });
@@ -276,6 +343,7 @@ impl Fixture {
         }
         assert!(self.shards.iter().all(|shard| shard.allocations() == 0), "all have expired");
         self.ports.assert_empty();
+        assert!(self.peers.is_empty(), "never closed: {:?}", self.peers);
     }
 
     /// Invariants, and what the core wants done.
@@ -294,12 +362,41 @@ impl Fixture {
                 let answer = Message::parse(&message).expect("another codec has read it");
                 let token = answer.get(Attribute::ReservationToken);
                 self.token = token.and_then(|token| token.try_into().ok()).or(self.token);
+                if let Some(Ok(connection)) = answer.get_u32(Attribute::ConnectionId) {
+                    self.connection = connection;
+                }
                 self.sent = Some(message);
             }
-            Output::OpenRelay { relay, port } => {
+            Output::OpenRelay { relay, port, transport } => {
+                let plain = transport == RelayTransport::Udp || port == PortRequest::Any;
+                assert!(plain, "TCP has no pairs of ports");
                 self.questions.push_back(Question::Open(shard, relay, port));
             }
-            Output::CloseRelay { relay } => self.ports.close(shard, relay),
+            Output::CloseRelay { relay } => {
+                let of = |peer: &Peer| (peer.shard, peer.relay) == (shard, relay);
+                assert!(!self.peers.iter().any(of), "its connections were closed before");
+                self.ports.close(shard, relay);
+            }
+            Output::ConnectPeer { relay, connection, .. } => {
+                self.questions.push_back(Question::Connect(shard, relay, connection));
+            }
+            Output::CancelConnect { connection } => {
+                let at = self.questions.iter().position(
+                    |q| matches!(q, Question::Connect(s, _, id) if (*s, *id) == (shard, connection)),
+                );
+                self.questions.remove(at.expect("cancelled once, while it is being made"));
+            }
+            Output::Splice { client, peer } => {
+                assert!(self.sent.is_some(), "the response goes out before");
+                let at = self.peer(shard, peer);
+                let side = &mut self.peers[at].client;
+                assert_eq!(side.replace(client), None, "spliced once");
+                self.changed = true;
+            }
+            Output::ClosePeer { link } => {
+                let at = self.peer(shard, link);
+                self.peers.swap_remove(at);
+            }
             Output::ReleasePort { reserved } => self.ports.release(reserved),
             Output::LookupKey { ticket, name } => {
                 self.questions.push_back(Question::Key(shard, ticket, name));
@@ -309,6 +406,13 @@ impl Fixture {
             }
             Output::Route(_) | Output::Event(_) => {}
         }
+    }
+}
+
+impl Fixture {
+    fn peer(&self, shard: u16, link: PeerLink) -> usize {
+        let at = self.peers.iter().position(|p| (p.shard, p.link) == (shard, link));
+        at.expect("a connection that is open")
     }
 }
 
@@ -384,6 +488,7 @@ fn make_settings() -> Settings {
         addresses: vec![same("8.8.4.4"), same("2606:4700:1::5")],
         ports: 50_000..=65_535,
         default_family: DefaultFamily::V4,
+        tcp: true,
     };
     let own = OwnAddresses {
         relays: relay.addresses.clone(),
@@ -396,6 +501,7 @@ fn make_settings() -> Settings {
     Settings {
         auth: AuthSettings {
             directory: Some(Arc::new(Directory::new(REALM, users, secrets, ':', seed()))),
+            tokens: None,
             external: true,
             algorithms: vec![Algorithm::Sha256, Algorithm::Md5],
             nonce_secret: b"fuzz".as_slice().into(),
@@ -407,6 +513,7 @@ fn make_settings() -> Settings {
             allocations_per_user: 3,
             permissions: 4,
             channels: 3,
+            peer_connections: 3,
             pending: 3,
             answers_per_prefix: 0,
             ..Limits::default()
@@ -420,6 +527,8 @@ fn make_settings() -> Settings {
                 .into(),
             ports: [3478, 3479],
         }),
+        alternates: None,
+        mobility: None,
         rfc3489: true,
         rfc5766_channels: true,
         software: Some("sturn".into()),

@@ -7,11 +7,14 @@ pub const REFRESH: u16 = 0x004;
 pub const SEND: u16 = 0x016;
 pub const CREATE_PERMISSION: u16 = 0x008;
 pub const CHANNEL_BIND: u16 = 0x009;
+pub const CONNECT: u16 = 0x00A;
+pub const CONNECTION_BIND: u16 = 0x00B;
 
 pub const USERNAME: u16 = 0x0006;
 pub const CHANNEL_NUMBER: u16 = 0x000C;
 pub const XOR_PEER_ADDRESS: u16 = 0x0012;
 pub const DATA: u16 = 0x0013;
+pub const CONNECTION_ID: u16 = 0x002A;
 pub const REALM: u16 = 0x0014;
 pub const NONCE: u16 = 0x0015;
 pub const REQUESTED_TRANSPORT: u16 = 0x0019;

@@ -64,6 +64,19 @@ enum Step<'a> {
     LinkClosed {
         client: u8,
     },
+    /// A good request of a client on TCP, whose questions are answered at once.
+    Stream {
+        client: u8,
+        deed: Deed,
+    },
+    /// A peer connects to a relay.
+    PeerConnects {
+        relay: u8,
+        peer: Peer,
+    },
+    PeerCloses {
+        pick: u8,
+    },
 }
 
 #[derive(Arbitrary, Clone, Copy, Debug)]
@@ -72,7 +85,18 @@ enum Method {
     Refresh,
     CreatePermission,
     ChannelBind,
+    Connect,
+    ConnectionBind,
     Other(u16),
+}
+
+/// What it takes to have bytes pass between a client and a peer.
+#[derive(Arbitrary, Clone, Copy, Debug)]
+enum Deed {
+    Allocate,
+    Permit(u8),
+    Connect(u8),
+    Bind,
 }
 
 #[derive(Arbitrary, Debug)]
@@ -87,6 +111,9 @@ enum Attribute<'a> {
     /// The token that the server gave out last, or one like it.
     Token([u8; 8]),
     DontFragment,
+    TcpTransport,
+    /// The id that the server gave out last, or one like it.
+    Connection(u32),
     Raw(u16, &'a [u8]),
 }
 
@@ -174,6 +201,30 @@ fn take(fixture: &mut Fixture, last: &mut Option<(usize, Vec<u8>)>, step: Step) 
             let input = Input::LinkClosed { five_tuple: client.five_tuple, link: client.link };
             fixture.input(shard_of(index.into()) as u16, input);
         }
+        Step::Stream { client, deed } => {
+            let client = [1, 4, 5][usize::from(client % 3)];
+            let peer = |host| {
+                let value = wire::xor_v4([9, 9, 9, 1 + host % 2], 1000 + u16::from(host / 2 % 4));
+                (wire::XOR_PEER_ADDRESS, value.to_vec())
+            };
+            let (method, attribute) = match deed {
+                Deed::Allocate => (wire::ALLOCATE, (wire::REQUESTED_TRANSPORT, vec![6, 0, 0, 0])),
+                Deed::Permit(host) => (wire::CREATE_PERMISSION, peer(host)),
+                Deed::Connect(host) => (wire::CONNECT, peer(host)),
+                Deed::Bind => {
+                    let id = fixture.connection.to_be_bytes();
+                    (wire::CONNECTION_BIND, (wire::CONNECTION_ID, id.to_vec()))
+                }
+            };
+            fixture.granted(client, method, &[attribute]);
+        }
+        Step::PeerConnects { relay, peer } => {
+            if let Some((shard, relay, _)) = socket(fixture, relay) {
+                let peer = address(fixture, peer);
+                fixture.peer_connects(shard, relay, peer);
+            }
+        }
+        Step::PeerCloses { pick } => fixture.peer_closes(pick.into()),
     }
 }
 
@@ -194,6 +245,8 @@ fn request(
         Method::Refresh => wire::REFRESH,
         Method::CreatePermission => wire::CREATE_PERMISSION,
         Method::ChannelBind => wire::CHANNEL_BIND,
+        Method::Connect => wire::CONNECT,
+        Method::ConnectionBind => wire::CONNECTION_BIND,
         Method::Other(kind) => kind & 0x3fff,
     };
     let id = fixture.transaction();
@@ -248,6 +301,11 @@ fn with(fixture: &Fixture, builder: Builder, id: [u8; 12], attributes: &[Attribu
             builder.put(0x0022, &token)
         }
         Attribute::DontFragment => builder.put(0x001A, &[]),
+        Attribute::TcpTransport => builder.put(wire::REQUESTED_TRANSPORT, &[6, 0, 0, 0]),
+        Attribute::Connection(id) => {
+            let id = if id % 4 > 0 { fixture.connection } else { *id };
+            builder.put(wire::CONNECTION_ID, &id.to_be_bytes())
+        }
         Attribute::Raw(kind, value) => builder.put(*kind, value),
     })
 }

@@ -23,7 +23,8 @@ pub struct Identity {
     pub name: Arc<str>,
     /// The part of the name that counts for quotas and logs.
     pub user: Arc<str>,
-    /// When the credential ends, in seconds since the epoch; `None` for stored users.
+    /// The last second at which the credential is good, since the epoch; `None` for
+    /// stored users.
     pub expires: Option<u64>,
 }
 

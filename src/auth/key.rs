@@ -31,13 +31,49 @@ impl Algorithm {
     }
 }
 
-/// The HMAC key made from user name, realm and password.
+/// The key of a client's HMACs: made from user name, realm and password, or out
+/// of a token.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Key {
     /// 16 bytes: MD5 of `user:realm:password`.
     Md5([u8; 16]),
     /// 32 bytes: SHA-256 of `user:realm:password`.
     Sha256([u8; 32]),
+    /// What a token brought (RFC 7635).
+    Token(MacKey),
+}
+
+/// The MAC key of a token: 20 to 64 bytes, or 16 of them.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct MacKey {
+    len: u8,
+    bytes: [u8; Self::MAX],
+}
+
+impl MacKey {
+    /// 160 bits, which every server takes (RFC 7635 section 6.2).
+    const MIN: usize = 20;
+    /// A block of the hashes; HMAC shortens what is longer.
+    const MAX: usize = 64;
+
+    /// `None` when it is too short or too long.
+    pub fn new(key: &[u8]) -> Option<Self> {
+        let mut bytes = [0; Self::MAX];
+        bytes.get_mut(..key.len())?.copy_from_slice(key);
+        (key.len() >= Self::MIN).then_some(Self { len: key.len() as u8, bytes })
+    }
+
+    /// Its first 16 bytes: coturn, both client and server, signs with no more of it.
+    pub fn shortened(mut self) -> Self {
+        self.bytes[16..].fill(0);
+        self.len = 16;
+        self
+    }
+
+    /// The key itself.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.len)]
+    }
 }
 
 impl Key {
@@ -63,11 +99,12 @@ impl Key {
         }
     }
 
-    /// Which algorithm made it.
-    pub fn algorithm(&self) -> Algorithm {
+    /// Which algorithm made it; `None` for the key of a token.
+    pub fn algorithm(&self) -> Option<Algorithm> {
         match self {
-            Self::Md5(_) => Algorithm::Md5,
-            Self::Sha256(_) => Algorithm::Sha256,
+            Self::Md5(_) => Some(Algorithm::Md5),
+            Self::Sha256(_) => Some(Algorithm::Sha256),
+            Self::Token(_) => None,
         }
     }
 
@@ -76,13 +113,25 @@ impl Key {
         match self {
             Self::Md5(key) => key,
             Self::Sha256(key) => key,
+            Self::Token(key) => key.bytes(),
         }
     }
 }
 
 impl std::fmt::Debug for Key {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:?}(***)", self.algorithm())
+        let kind = match self {
+            Self::Md5(_) => "Md5",
+            Self::Sha256(_) => "Sha256",
+            Self::Token(_) => "Token",
+        };
+        write!(f, "{kind}(***)")
+    }
+}
+
+impl std::fmt::Debug for MacKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("MacKey(***)")
     }
 }
 
@@ -103,6 +152,7 @@ impl StoredKeys {
             match Key::derive(algorithm, user, realm, &password) {
                 Key::Md5(key) => keys.md5 = Some(key),
                 Key::Sha256(key) => keys.sha256 = Some(key),
+                Key::Token(_) => unreachable!("no password makes the key of a token"),
             }
         }
         keys

@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 
 use super::{Failure, load, print};
 use crate::config::{self, Auth, AuthMode, Config, Relay, format_duration};
-use crate::daemon::Exit;
+use crate::daemon::{self, Exit};
 
 #[derive(clap::Args)]
 #[command(
     override_usage = "sturn check FILE\n       sturn check --print-full",
     after_help = "\
-Every problem is one line: file, line, key, value and what was expected.
+Every problem is one line: file, line, key, value and what was expected. The
+certificates are loaded and checked as at the start of the server.
 Exit code 0: valid. 66: the file cannot be read. 78: not valid.
 
 Examples:
@@ -31,7 +32,12 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let Some(file) = &args.file else { return print(&config::full_file()) };
     let config = load(file).map_err(|failure| with_count(failure, file))?;
-    print(&summary(file, &config))
+    let certificates = daemon::check_certificates(&config).map_err(|problems| {
+        let lines: Vec<_> =
+            problems.lines().map(|line| format!("{}: {line}", file.display())).collect();
+        with_count(Failure::new(Exit::Config, lines.join("\n")), file)
+    })?;
+    print(&summary(file, &config, &certificates))
 }
 
 /// Ends a list of problems with their number, which may have scrolled away.
@@ -44,7 +50,7 @@ fn with_count(mut failure: Failure, file: &Path) -> Failure {
 }
 
 /// What the server would do, without any secret.
-fn summary(file: &Path, config: &Config) -> String {
+fn summary(file: &Path, config: &Config, certificates: &[String]) -> String {
     let mut text = format!("{}: ok\n", file.display());
     let mut line = |name: &str, what: String| {
         // Writing to a string does not fail.
@@ -52,6 +58,15 @@ fn summary(file: &Path, config: &Config) -> String {
     };
     line("listen", listens("udp", &config.udp_listeners()));
     line("", listens("tcp", &config.tcp_listeners()));
+    // What is left when clients reach them on the others, which take TLS too.
+    for (name, addresses) in [("tls", config.tls_listeners()), ("dtls", config.dtls_listeners())] {
+        if !addresses.is_empty() {
+            line("", listens(name, &addresses));
+        }
+    }
+    for certificate in certificates {
+        line("tls", certificate.clone());
+    }
     line("relay", relay(&config.relay));
     line("auth", auth(&config.auth));
     line("peers", peers(config));

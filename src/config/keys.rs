@@ -4,13 +4,18 @@
 
 use tracing_subscriber::EnvFilter;
 
-use super::kind::address::{Hosts, Listens, Network};
+use super::kind::address::{Hosts, Listens, Network, Servers};
+use super::kind::certificates::CertificateList;
 use super::kind::ports::{Ports, TwoPorts};
 use super::kind::secret::{OptionalSecret, SecretText};
+use super::kind::tokens::TokenKeys;
 use super::kind::users::Users;
 use super::kind::{Choice, Count, Distinct, Flag, Kind, List, Seconds, Separator, Size, Text};
 use super::problem::{At, Report};
-use super::{AuthMode, Config, DefaultFamily, Expiry, LogFormat, PasswordAlgorithm};
+use super::{
+    AuthMode, Config, DEFAULT_PORT, DEFAULT_TLS_PORT, DefaultFamily, Expiry, LogFormat,
+    PasswordAlgorithm, When,
+};
 
 /// A table of the file.
 pub(super) struct Section {
@@ -84,7 +89,7 @@ pub(super) static SECTIONS: &[Section] = &[
     },
     Section {
         name: "auth",
-        doc: "Who may use the relay. A file needs users, secrets or mode = \"none\".",
+        doc: "Who may use the relay. A file needs users, secrets, oauth-keys or mode = \"none\".",
         keys: AUTH,
     },
     Section { name: "stun", doc: "STUN details.", keys: STUN },
@@ -94,7 +99,16 @@ pub(super) static SECTIONS: &[Section] = &[
               behind.",
         keys: NAT_DISCOVERY,
     },
-    Section { name: "turn", doc: "Lifetimes of allocations.", keys: TURN },
+    Section {
+        name: "turn",
+        doc: "Allocations: how long they live, and what they can do.",
+        keys: TURN,
+    },
+    Section {
+        name: "alternate",
+        doc: "Other servers that take clients over from this one (RFC 8489 section 10).",
+        keys: ALTERNATE,
+    },
     Section {
         name: "limits",
         doc: "Upper bounds. What is over a bound is refused and counted.",
@@ -107,6 +121,7 @@ pub(super) static SECTIONS: &[Section] = &[
               wins; deny wins ties. `sturn explain PEER` names the rule that decides.",
         keys: PEERS,
     },
+    Section { name: "tls", doc: "TLS and DTLS.", keys: TLS },
     Section { name: "tcp", doc: "Client connections over TCP.", keys: TCP },
     Section { name: "workers", doc: "Threads.", keys: WORKERS },
     Section { name: "log", doc: "Log output, on standard error.", keys: LOG },
@@ -114,15 +129,22 @@ pub(super) static SECTIONS: &[Section] = &[
 
 static LISTEN: &[Key] = &[
     key!(
-        "listen.udp", listen.udp, Listens,
+        "listen.udp", listen.udp, Listens { port: DEFAULT_PORT },
         doc: "Transport addresses for clients over UDP.",
         more: "An address without a port gets 3478; a port without an address means both families.",
         example: "[\"192.0.2.1\", \"[2001:db8::1]:443\", 3479]",
     ),
     key!(
-        "listen.tcp", listen.tcp, Listens,
+        "listen.tcp", listen.tcp, Listens { port: DEFAULT_PORT },
         doc: "Transport addresses for clients over TCP, written the same way.",
-        more: "[] turns TCP off.",
+        more: "[] turns TCP off. With certificates these also take TLS, and those of listen.udp DTLS.",
+    ),
+    key!(
+        "listen.tls", listen.tls, Listens { port: DEFAULT_TLS_PORT },
+        doc: "Transport addresses for TLS over TCP and DTLS over UDP and nothing else, once there are \
+              certificates.",
+        more: "An address without a port gets 5349.",
+        example: "[443, \"192.0.2.1\"]",
     ),
 ];
 
@@ -144,6 +166,11 @@ static RELAY: &[Key] = &[
         Choice(&[("ipv4", DefaultFamily::Ipv4), ("client", DefaultFamily::Client)]),
         doc: "Family of an allocation whose client asks for none: \"ipv4\", or \"client\" for the family \
               the client came by.",
+    ),
+    key!(
+        "relay.tcp", relay.tcp, Flag,
+        doc: "Relay TCP connections with peers too (RFC 6062), on the same ports.",
+        more: "Browsers do not use it. Peers are those of [peers], over TCP.",
     ),
     key!(
         "relay.socket-recv-buffer", relay.socket_recv_buffer,
@@ -188,6 +215,20 @@ static AUTH: &[Key] = &[
                putting the new one in front. A secret is a string, or it is read from a file or from the \
                environment as below; a relative path starts at the directory of this file.",
         example: "[{ file = \"secret\" }, { env = \"STURN_SECRET\" }]",
+    ),
+    key!(
+        "auth.oauth-keys", auth.oauth_keys, TokenKeys,
+        doc: "Keys shared with authorization servers that hand out tokens (RFC 7635).",
+        more: "A key is base64, inline, from a file or from the environment: 16 bytes for A128GCM, 32 for \
+               A256GCM. With not-before and not-after, times such as 2027-01-31T00:00:00Z, it is good for \
+               tokens made in between.",
+        example: "[{ id = \"north\", key = { file = \"north.key\" }, algorithm = \"A256GCM\" }]",
+    ),
+    key!(
+        "auth.oauth-server-name", auth.oauth_server_name,
+        Text { expected: "at most 255 characters without control characters", valid: is_server_name },
+        doc: "The name under which authorization servers know this server; tokens are sealed for it.",
+        example: "\"turn.example.org\"",
     ),
     key!(
         "auth.nonce-lifetime", auth.nonce_lifetime, Seconds { min: 1, max: 86_400 },
@@ -253,6 +294,36 @@ static TURN: &[Key] = &[
         "turn.rfc5766-channels", turn.rfc5766_channels, Flag,
         doc: "Let clients of RFC 5766 bind channels 0x5000 to 0x7FFF, which RFC 8656 reserves.",
     ),
+    key!(
+        "turn.mobility", turn.mobility, Flag,
+        doc: "Let allocations follow clients whose address or transport changes (RFC 8016).",
+        more: "A client that asks for it keeps its allocation when its connection ends, until the lifetime \
+               is over.",
+    ),
+];
+
+static ALTERNATE: &[Key] = &[
+    key!(
+        "alternate.servers", alternate.servers, Servers { default_port: DEFAULT_PORT },
+        doc: "Where clients over UDP and TCP are sent, to each server of their address family in turn.",
+        more: "A client keeps its transport. Of a family without a server nobody is sent away.",
+        example: "[\"203.0.113.9:3478\", \"[2001:db8::9]:3478\"]",
+    ),
+    key!(
+        "alternate.tls-servers", alternate.tls_servers, Servers { default_port: DEFAULT_TLS_PORT },
+        doc: "The same for clients over TLS and DTLS; the port is 5349 where none is given.",
+    ),
+    key!(
+        "alternate.domain", alternate.domain,
+        Text { expected: "a domain name, or \"\" for none", valid: is_domain_or_empty },
+        doc: "The name in the certificate of tls-servers, when it is another one than this server's.",
+        example: "\"turn2.example.org\"",
+    ),
+    key!(
+        "alternate.when", alternate.when,
+        Choice(&[("draining", When::Draining), ("always", When::Always)]),
+        doc: "When new allocations are sent there: while this server drains, or always.",
+    ),
 ];
 
 static LIMITS: &[Key] = &[
@@ -273,6 +344,10 @@ static LIMITS: &[Key] = &[
     key!(
         "limits.channels", limits.channels, Count { min: 1, max: 4096 },
         doc: "Channels of one allocation.",
+    ),
+    key!(
+        "limits.peer-connections", limits.peer_connections, Count { min: 1, max: 65_535 },
+        doc: "Connections of one allocation with peers over TCP.",
     ),
     key!(
         "limits.connections", limits.connections, Count { min: 1, max: 1_000_000 },
@@ -303,7 +378,38 @@ static PEERS: &[Key] = &[
     ),
 ];
 
+static TLS: &[Key] = &[
+    key!(
+        "tls.certificates", tls.certificates, CertificateList,
+        doc: "Certificate chains and their private keys, in PEM.",
+        more: "A client gets the first for the name that it asks for, and the very first when none fits. A \
+               relative path starts at the directory of this file.",
+        example: "[{ chain = \"fullchain.pem\", key = \"privkey.pem\" }]",
+    ),
+    key!(
+        "tls.self-signed", tls.self_signed, Flag,
+        doc: "Without certificates, serve with one made at start. Browsers refuse it; its fingerprint is in \
+              the log.",
+    ),
+    key!("tls.dtls", tls.dtls, Flag, doc: "Serve DTLS over UDP besides TLS over TCP."),
+    key!(
+        "tls.handshake-timeout", tls.handshake_timeout, Seconds { min: 1, max: 300 },
+        doc: "How long a TLS or DTLS handshake may take.",
+    ),
+    key!(
+        "tls.handshakes", tls.handshakes, Count { min: 1, max: 1_000_000 },
+        doc: "DTLS handshakes in progress, in equal shares for the workers.",
+        more: "A client without the right cookie has none and costs nothing.",
+    ),
+];
+
 static TCP: &[Key] = &[
+    key!(
+        "tcp.proxies", tcp.proxies, List { item: Network },
+        doc: "Load balancers whose PROXY protocol headers (versions 1 and 2) name the clients.",
+        more: "From elsewhere such a header ends the connection.",
+        example: "[\"10.0.0.2\", \"10.1.0.0/24\"]",
+    ),
     key!(
         "tcp.idle-timeout", tcp.idle_timeout, Seconds { min: 1, max: 86_400 },
         doc: "Close a connection that has been without an allocation for that long.",
@@ -345,6 +451,17 @@ static LOG: &[Key] = &[
 fn realm_is_valid(realm: &str) -> bool {
     let fits = (1..=127).contains(&realm.chars().count());
     fits && !realm.chars().any(|c| c.is_control() || c == '"' || c == '\\')
+}
+
+fn is_server_name(name: &str) -> bool {
+    name.chars().count() <= 255 && !name.chars().any(char::is_control)
+}
+
+/// Letters, digits, hyphens and dots, no empty label, at most 253 characters.
+fn is_domain_or_empty(domain: &str) -> bool {
+    let fine = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    let label = |l: &str| (1..=63).contains(&l.len()) && l.chars().all(fine);
+    domain.is_empty() || domain.len() <= 253 && domain.split('.').all(label)
 }
 
 /// A level, or directives that each say what they are about: a lone word that

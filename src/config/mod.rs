@@ -32,8 +32,10 @@ use ipnet::IpNet;
 use crate::auth::Secret;
 
 pub use full::full_file;
+pub use kind::certificates::CertificateFiles;
 pub use kind::duration::{format_duration, parse_duration};
 pub use kind::ports::PortRange;
+pub use kind::tokens::{TokenKey, TokenKeyBytes};
 pub use kind::users::{Credential, KeyBytes, User};
 pub use problem::{Problem, Problems};
 
@@ -51,12 +53,16 @@ pub struct Config {
     pub stun: Stun,
     /// Answers that tell clients what NAT they are behind.
     pub nat_discovery: NatDiscovery,
-    /// Allocation lifetimes.
+    /// What allocations can do, and how long they live.
     pub turn: Turn,
+    /// Where clients are sent instead.
+    pub alternate: Alternate,
     /// Upper bounds.
     pub limits: Limits,
     /// Which peers may be reached.
     pub peers: Peers,
+    /// TLS and DTLS.
+    pub tls: Tls,
     /// Client connections over TCP.
     pub tcp: Tcp,
     /// Threads.
@@ -72,6 +78,9 @@ pub struct Listen {
     pub udp: Vec<SocketAddr>,
     /// TCP transport addresses, without duplicates; the port is never 0.
     pub tcp: Vec<SocketAddr>,
+    /// Transport addresses for TLS over TCP and DTLS over UDP and nothing else,
+    /// used when there are certificates.
+    pub tls: Vec<SocketAddr>,
 }
 
 /// `[relay]`: where relayed transport addresses come from.
@@ -83,6 +92,8 @@ pub struct Relay {
     pub ports: PortRange,
     /// What an Allocate without REQUESTED-ADDRESS-FAMILY gets (RFC 8656 section 7.2).
     pub default_family: DefaultFamily,
+    /// TCP relays (RFC 6062).
+    pub tcp: bool,
     /// Receive buffer of each relay socket in bytes; 0 is the system's default.
     pub socket_recv_buffer: usize,
     /// Send buffer of each relay socket in bytes; 0 is the system's default.
@@ -116,6 +127,11 @@ pub struct Auth {
     pub realm: String,
     /// Users known by name; the names differ.
     pub users: Vec<User>,
+    /// Keys of tokens from authorization servers (RFC 7635); the ids differ.
+    pub oauth_keys: Vec<TokenKey>,
+    /// The name under which authorization servers know this one; not empty where
+    /// there are keys.
+    pub oauth_server_name: String,
     /// Shared secrets of time-limited credentials; all are accepted, the first issues.
     pub secrets: Vec<Secret>,
     /// How long a nonce is accepted.
@@ -175,7 +191,7 @@ pub struct NatDiscovery {
     pub ports: [u16; 2],
 }
 
-/// `[turn]`: allocation lifetimes, in whole seconds.
+/// `[turn]`: allocations; their lifetimes are in whole seconds.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Turn {
     /// What an Allocate or Refresh without LIFETIME gets; also the least that is granted.
@@ -184,6 +200,30 @@ pub struct Turn {
     pub max_lifetime: Duration,
     /// Channels 0x5000 to 0x7FFF may be bound, as in RFC 5766.
     pub rfc5766_channels: bool,
+    /// Allocations follow clients whose address changes (RFC 8016).
+    pub mobility: bool,
+}
+
+/// `[alternate]`: other servers that take clients over from this one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Alternate {
+    /// For clients over UDP and TCP, without duplicates.
+    pub servers: Vec<SocketAddr>,
+    /// For clients over TLS and DTLS, without duplicates.
+    pub tls_servers: Vec<SocketAddr>,
+    /// The name in the certificate of `tls_servers`; empty: the same as here.
+    pub domain: String,
+    /// When clients are sent there.
+    pub when: When,
+}
+
+/// When new allocations are made elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    /// While this server drains.
+    Draining,
+    /// Always.
+    Always,
 }
 
 /// `[limits]`: upper bounds.
@@ -197,6 +237,8 @@ pub struct Limits {
     pub permissions: u32,
     /// Channels of one allocation.
     pub channels: u32,
+    /// Connections of one allocation with peers over TCP.
+    pub peer_connections: u32,
     /// Client connections over TCP in all.
     pub connections: u32,
     /// Requests waiting for an answer from outside the core, such as a relay socket.
@@ -215,6 +257,21 @@ pub struct Peers {
     pub deny: Vec<IpNet>,
 }
 
+/// `[tls]`: TLS and DTLS.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tls {
+    /// Certificates; a client gets the first for the name that it asks for.
+    pub certificates: Vec<CertificateFiles>,
+    /// Serve with a certificate made at start when there is no other.
+    pub self_signed: bool,
+    /// DTLS over UDP.
+    pub dtls: bool,
+    /// How long a TLS or DTLS handshake may take.
+    pub handshake_timeout: Duration,
+    /// DTLS handshakes in progress.
+    pub handshakes: u32,
+}
+
 /// `[tcp]`: client connections over TCP.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tcp {
@@ -224,6 +281,8 @@ pub struct Tcp {
     pub frame_timeout: Duration,
     /// Bound of each connection's output queue in bytes.
     pub queue: usize,
+    /// Whose PROXY protocol headers are believed.
+    pub proxies: Vec<IpNet>,
 }
 
 /// `[workers]`: threads.
@@ -331,6 +390,27 @@ impl Config {
         }
     }
 
+    /// Whether there is a certificate to serve TLS and DTLS with.
+    pub fn serves_tls(&self) -> bool {
+        self.tls.self_signed || !self.tls.certificates.is_empty()
+    }
+
+    /// Every transport address for TLS over TCP alone; none without certificates. One
+    /// that is for clients over TCP as well takes TLS there.
+    pub fn tls_listeners(&self) -> Vec<SocketAddr> {
+        self.secure_listeners(self.serves_tls(), &self.tcp_listeners())
+    }
+
+    /// The same for DTLS over UDP.
+    pub fn dtls_listeners(&self) -> Vec<SocketAddr> {
+        self.secure_listeners(self.serves_tls() && self.tls.dtls, &self.udp_listeners())
+    }
+
+    fn secure_listeners(&self, served: bool, plain: &[SocketAddr]) -> Vec<SocketAddr> {
+        let listed = if served { &self.listen.tls[..] } else { &[] };
+        listed.iter().filter(|address| !plain.contains(address)).copied().collect()
+    }
+
     fn with_discovery(&self, listed: &[SocketAddr]) -> Vec<SocketAddr> {
         let NatDiscovery { addresses, ports } = &self.nat_discovery;
         let wanted = addresses.iter().flat_map(|a| ports.map(|p| SocketAddr::new(a.address, p)));
@@ -351,6 +431,9 @@ impl Config {
 /// The port of STUN and TURN (RFC 8656 section 20), used where an address names none.
 const DEFAULT_PORT: u16 = 3478;
 
+/// The port of STUN and TURN over TLS and DTLS (RFC 8656 section 20).
+const DEFAULT_TLS_PORT: u16 = 5349;
+
 /// The wildcard address of each family, with `port`.
 fn every_family(port: u16) -> [SocketAddr; 2] {
     [(Ipv4Addr::UNSPECIFIED, port).into(), (Ipv6Addr::UNSPECIFIED, port).into()]
@@ -359,7 +442,7 @@ fn every_family(port: u16) -> [SocketAddr; 2] {
 impl Default for Listen {
     fn default() -> Self {
         let both = every_family(DEFAULT_PORT).to_vec();
-        Self { udp: both.clone(), tcp: both }
+        Self { udp: both.clone(), tcp: both, tls: every_family(DEFAULT_TLS_PORT).to_vec() }
     }
 }
 
@@ -369,6 +452,7 @@ impl Default for Relay {
             addresses: Vec::new(),
             ports: PortRange::default(),
             default_family: DefaultFamily::Ipv4,
+            tcp: false,
             socket_recv_buffer: 0,
             socket_send_buffer: 0,
         }
@@ -381,6 +465,8 @@ impl Default for Auth {
             mode: AuthMode::LongTerm,
             realm: "sturn".into(),
             users: Vec::new(),
+            oauth_keys: Vec::new(),
+            oauth_server_name: String::new(),
             secrets: Vec::new(),
             nonce_lifetime: Duration::from_secs(3600),
             nonce_key: None,
@@ -409,6 +495,18 @@ impl Default for Turn {
             default_lifetime: Duration::from_secs(600),
             max_lifetime: Duration::from_secs(3600),
             rfc5766_channels: false,
+            mobility: false,
+        }
+    }
+}
+
+impl Default for Alternate {
+    fn default() -> Self {
+        Self {
+            servers: Vec::new(),
+            tls_servers: Vec::new(),
+            domain: String::new(),
+            when: When::Draining,
         }
     }
 }
@@ -420,6 +518,7 @@ impl Default for Limits {
             allocations_per_user: 0,
             permissions: 256,
             channels: 256,
+            peer_connections: 64,
             connections: 20_000,
             pending_requests: 1024,
             answers_per_prefix: 500,
@@ -427,9 +526,22 @@ impl Default for Limits {
     }
 }
 
+impl Default for Tls {
+    fn default() -> Self {
+        Self {
+            certificates: Vec::new(),
+            self_signed: false,
+            dtls: true,
+            handshake_timeout: Duration::from_secs(15),
+            handshakes: 1000,
+        }
+    }
+}
+
 impl Default for Tcp {
     fn default() -> Self {
         Self {
+            proxies: Vec::new(),
             idle_timeout: Duration::from_secs(60),
             frame_timeout: Duration::from_secs(10),
             queue: 256 * 1024,

@@ -3,38 +3,63 @@
 use std::net::IpAddr;
 
 use super::problem::Report;
-use super::{AuthMode, Config, Credential, PasswordAlgorithm, format_duration};
+use super::{AuthMode, Config, Credential, Listen, PasswordAlgorithm, When, format_duration};
 
 /// Checks a config whose keys were each read. A rule is silent when a key it
 /// needs was refused already.
 pub(super) fn check(config: &Config, report: &mut Report<'_>) {
     credentials(config, report);
+    tokens(config, report);
     lifetimes(config, report);
     listens(config, report);
     nat_discovery(config, report);
+    alternate(config, report);
     peers(config, report);
 }
 
 /// Never an open relay, never credentials that are ignored.
 fn credentials(config: &Config, report: &mut Report<'_>) {
     let auth = &config.auth;
-    if ["auth.mode", "auth.users", "auth.secrets"].iter().any(|key| report.is_refused(key)) {
+    let given = [
+        ("auth.users", auth.users.len()),
+        ("auth.secrets", auth.secrets.len()),
+        ("auth.oauth-keys", auth.oauth_keys.len()),
+    ];
+    if report.is_refused("auth.mode") || given.iter().any(|(key, _)| report.is_refused(key)) {
         return;
     }
     match auth.mode {
-        AuthMode::LongTerm if auth.users.is_empty() && auth.secrets.is_empty() => report.refuse_key(
+        AuthMode::LongTerm if given.iter().all(|(_, count)| *count == 0) => report.refuse_key(
             "auth",
             None,
-            "no credentials: give auth.users or auth.secrets, or say auth.mode = \"none\" for STUN only",
+            "no credentials: give auth.users, auth.secrets or auth.oauth-keys, or say auth.mode = \"none\" for STUN only",
         ),
         AuthMode::LongTerm => {}
         AuthMode::None => {
-            for (key, count) in [("auth.users", auth.users.len()), ("auth.secrets", auth.secrets.len())] {
+            for (key, count) in given {
                 if count > 0 {
                     report.refuse_key(key, None, "given, but auth.mode = \"none\" ignores them: remove one of both");
                 }
             }
         }
+    }
+}
+
+/// Tokens are sealed for a server by its name.
+fn tokens(config: &Config, report: &mut Report<'_>) {
+    const NAME: &str = "auth.oauth-server-name";
+    let auth = &config.auth;
+    if report.is_refused("auth.oauth-keys") || report.is_refused(NAME) {
+        return;
+    }
+    match (auth.oauth_keys.is_empty(), auth.oauth_server_name.is_empty()) {
+        (false, true) => report.refuse_key(
+            "auth.oauth-keys",
+            None,
+            "given without auth.oauth-server-name, the name that tokens are made for",
+        ),
+        (true, false) => report.refuse_key(NAME, None, "given without auth.oauth-keys"),
+        _ => {}
     }
 }
 
@@ -63,12 +88,15 @@ fn lifetimes(config: &Config, report: &mut Report<'_>) {
 }
 
 fn listens(config: &Config, report: &mut Report<'_>) {
-    let refused = ["listen.udp", "listen.tcp"].iter().any(|key| report.is_refused(key));
-    if !refused && config.listen.udp.is_empty() && config.listen.tcp.is_empty() {
+    let keys = ["listen.udp", "listen.tcp", "listen.tls", "tls.certificates"];
+    let refused = keys.iter().any(|key| report.is_refused(key));
+    let plain = [&config.listen.udp, &config.listen.tcp];
+    if !refused && plain.iter().all(|list| list.is_empty()) && config.tls_listeners().is_empty() {
         report.refuse_key(
             "listen",
             None,
-            "nothing to listen on: give listen.udp or listen.tcp an address",
+            "nothing to listen on: give listen.udp or listen.tcp an address, or listen.tls one and \
+             tls.certificates",
         );
     }
 }
@@ -97,6 +125,20 @@ fn nat_discovery(config: &Config, report: &mut Report<'_>) {
     }
     if !report.is_refused("listen.udp") && config.listen.udp.is_empty() {
         report.refuse_key(KEY, None, "NAT discovery is for UDP, and listen.udp is empty");
+    }
+}
+
+fn alternate(config: &Config, report: &mut Report<'_>) {
+    let refused =
+        ["alternate.servers", "alternate.tls-servers"].iter().any(|key| report.is_refused(key));
+    let alternate = &config.alternate;
+    let nowhere = alternate.servers.is_empty() && alternate.tls_servers.is_empty();
+    if !refused && nowhere && alternate.when == When::Always {
+        report.refuse_key(
+            "alternate.when",
+            Some("\"always\"".to_owned()),
+            "nowhere to send clients: give alternate.servers or alternate.tls-servers an address",
+        );
     }
 }
 
@@ -129,6 +171,12 @@ pub(super) fn notes(config: &Config) -> Vec<String> {
             "nat-discovery.addresses has one {family} address: clients learn their address there, and \
              need a second one of this host to learn what NAT they are behind"
         ));
+    }
+    if config.listen.tls != Listen::default().tls && !config.serves_tls() {
+        notes.push(
+            "listen.tls is given, but nothing listens there: TLS and DTLS need tls.certificates"
+                .to_owned(),
+        );
     }
     if auth.mode == AuthMode::None {
         return notes;

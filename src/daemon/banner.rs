@@ -12,6 +12,7 @@ use super::start::Running;
 use super::{Failure, settings};
 use crate::auth::Secret;
 use crate::config::{Config, Credential, User};
+use crate::tls::Certificates;
 
 /// A user made up for this run.
 pub(super) struct Guest {
@@ -33,12 +34,20 @@ pub(super) fn invite_guest(config: &mut Config) -> Result<Guest, Failure> {
 /// Prints where the server is, who may use it, and what to paste into a page.
 pub(super) fn print(guest: &Guest, config: &Config, running: &Running, addresses: &Addresses) {
     let mut text = String::from("\n  sturn serves STUN and TURN\n\n");
-    let listeners = [("udp", running.udp()), ("tcp", running.tcp())];
+    let listeners = [
+        ("udp", running.udp()),
+        ("tcp", running.tcp()),
+        ("dtls", running.dtls()),
+        ("tls", running.tls()),
+    ];
     // Writing to a string does not fail.
     for (protocol, listeners) in listeners {
         for address in listeners {
-            let _ = writeln!(text, "    {protocol}       {address}");
+            let _ = writeln!(text, "    {protocol:<10}{address}");
         }
+    }
+    for certificate in running.certificates().into_iter().flat_map(Certificates::list) {
+        let _ = writeln!(text, "    sha256    {}   (self-signed)", certificate.fingerprint);
     }
     for relay in &addresses.relay {
         let ports = config.relay.ports;

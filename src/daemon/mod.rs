@@ -7,6 +7,7 @@
 
 use std::net::IpAddr;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -17,6 +18,7 @@ use crate::worker::Summary;
 
 mod addresses;
 mod banner;
+mod certificates;
 mod exit;
 pub mod log;
 mod settings;
@@ -26,6 +28,9 @@ pub use exit::Exit;
 
 use addresses::Addresses;
 use start::Running;
+
+/// How often the files of certificates are looked at: renewals come months apart.
+const LOOK_AT_FILES: Duration = Duration::from_secs(5);
 
 /// Why the server did not start, or ended by itself: one line for a person.
 #[derive(Debug)]
@@ -59,7 +64,10 @@ pub fn serve(config: Config, origin: &Origin) -> ExitCode {
 
 fn run(mut config: Config, origin: &Origin) -> Result<(), Failure> {
     let guest = match origin {
-        Origin::Embedded => Some(banner::invite_guest(&mut config)?),
+        Origin::Embedded => {
+            config.tls.self_signed = true;
+            Some(banner::invite_guest(&mut config)?)
+        }
         Origin::File(_) => None,
     };
     let addresses = Addresses::find(&config);
@@ -70,10 +78,13 @@ fn run(mut config: Config, origin: &Origin) -> Result<(), Failure> {
         workers = running.workers(),
         udp = %list(running.udp()),
         tcp = %list(running.tcp()),
+        tls = %list(running.tls()),
+        dtls = %list(running.dtls()),
         relay = %list(addresses.relay.iter().map(|a| a.advertised)),
         nat_discovery = %discovery(&config),
         "sturn is ready"
     );
+    running.certificates().map(certificates::announce);
     addresses.warn_about_private();
     for note in config.notes() {
         tracing::warn!("{note}");
@@ -81,7 +92,7 @@ fn run(mut config: Config, origin: &Origin) -> Result<(), Failure> {
     if let Some(guest) = guest {
         banner::print(&guest, &config, &running, &addresses);
     }
-    let summary = wait(running)?;
+    let summary = wait(running, &config)?;
     report(&summary);
     Ok(())
 }
@@ -96,7 +107,7 @@ fn discovery(config: &Config) -> String {
 }
 
 /// Waits for a signal, then for the workers.
-fn wait(running: Running) -> Result<Summary, Failure> {
+fn wait(running: Running, config: &Config) -> Result<Summary, Failure> {
     let os_error = |error: std::io::Error| Failure::new(Exit::OsError, error.to_string());
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(os_error)?;
@@ -105,19 +116,60 @@ fn wait(running: Running) -> Result<Summary, Failure> {
         let mut interrupt = signal(SignalKind::interrupt()).map_err(os_error)?;
         let mut hangup = signal(SignalKind::hangup()).map_err(os_error)?;
         let mut running = running;
+        let mut files = certificates::Watch::new(config);
+        let mut look = tokio::time::interval(LOOK_AT_FILES);
         loop {
             tokio::select! {
                 _ = terminate.recv() => break tracing::info!("stopping on SIGTERM"),
                 _ = interrupt.recv() => break tracing::info!("stopping on SIGINT"),
                 // Calls must not end because a terminal was closed or a log rotated.
                 _ = hangup.recv() => {
-                    tracing::warn!("SIGHUP: a changed configuration needs a restart; going on");
+                    tracing::warn!(
+                        "SIGHUP: reading certificates again; a changed configuration needs a restart"
+                    );
+                    renew_certificates(&mut running, config).await;
+                }
+                _ = look.tick(), if config.serves_tls() => {
+                    if files.has_changed() {
+                        renew_certificates(&mut running, config).await;
+                    }
                 }
                 why = running.worker_ended() => return Err(Failure::new(Exit::Software, why)),
             }
         }
         running.stop().await.map_err(|why| Failure::new(Exit::Software, why))
     })
+}
+
+/// Reads the certificates again. Broken ones leave those in use as they are.
+async fn renew_certificates(running: &mut Running, config: &Config) {
+    if config.tls.certificates.is_empty() {
+        return;
+    }
+    match certificates::load(config) {
+        Ok(Some(renewed)) => {
+            certificates::announce(&renewed);
+            running.renew(renewed).await;
+        }
+        Ok(None) => {}
+        Err(failure) => {
+            tracing::error!("{}; keeping the certificates in use", failure.why);
+        }
+    }
+}
+
+/// Loads and checks the certificates of `config`, as [`serve`] does before it
+/// listens. One line for each: names and end, or for the one made at start that
+/// there will be one; none when TLS is not served.
+///
+/// # Errors
+///
+/// Every problem, one line each, with the file.
+pub fn check_certificates(config: &Config) -> Result<Vec<String>, String> {
+    match certificates::load(config) {
+        Ok(loaded) => Ok(loaded.as_deref().map(certificates::summary).unwrap_or_default()),
+        Err(failure) => Err(failure.why),
+    }
 }
 
 /// Says whether the policy of `config` lets a peer be reached, and by which rule.
@@ -153,6 +205,8 @@ fn report(summary: &Summary) {
         lost_no_relay = losses.no_relay,
         refused_connections = losses.refused_connections,
         closed_connections = losses.closed_connections,
+        tls_failures = losses.tls_failures,
+        no_session = losses.no_session,
         "stopped"
     );
 }

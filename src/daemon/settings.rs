@@ -6,15 +6,15 @@ use std::sync::Arc;
 use super::Failure;
 use super::addresses::Addresses;
 use super::exit::Exit;
-use crate::auth::{Algorithm, Directory, StoredKeys, User};
-use crate::config::{self, AuthMode, Config, Credential};
+use crate::auth::{Algorithm, Directory, StoredKeys, TokenAlgorithm, TokenKey, Tokens, User};
+use crate::config::{self, AuthMode, Config, Credential, TokenKeyBytes};
 use crate::net::HashSeed;
 use crate::turn::policy::{OwnAddresses, Policy};
 use crate::turn::{
-    AuthSettings, DefaultFamily, Discovery, ExpiryCheck, HostAddress, Lifetimes, Limits,
-    RelaySettings, Settings,
+    Alternates, AuthSettings, DefaultFamily, Discovery, ExpiryCheck, HostAddress, Lifetimes,
+    Limits, Redirect, RelaySettings, Settings,
 };
-use crate::worker::StreamLimits;
+use crate::worker::{DtlsLimits, StreamLimits};
 
 /// The settings of every core; `shards` share the bounds that are for the server.
 pub(super) fn core(
@@ -36,6 +36,7 @@ pub(super) fn core(
             allocations_per_user: limits.allocations_per_user,
             permissions: limits.permissions as usize,
             channels: limits.channels as usize,
+            peer_connections: limits.peer_connections as usize,
             pending: limits.pending_requests.div_ceil(shards) as usize,
             // Zero stays zero: no limit.
             answers_per_prefix: limits.answers_per_prefix.div_ceil(shards),
@@ -47,9 +48,12 @@ pub(super) fn core(
                 config::DefaultFamily::Ipv4 => DefaultFamily::V4,
                 config::DefaultFamily::Client => DefaultFamily::Client,
             },
+            tcp: config.relay.tcp,
         },
         policy: policy(config, addresses),
         discovery: discovery(config),
+        alternates: alternates(&config.alternate),
+        mobility: if config.turn.mobility { Some(random::<32>()?.into()) } else { None },
         rfc3489: config.stun.rfc3489,
         rfc5766_channels: config.turn.rfc5766_channels,
         software: config.stun.software.then(|| concat!("sturn ", env!("CARGO_PKG_VERSION")).into()),
@@ -62,6 +66,20 @@ fn discovery(config: &Config) -> Option<Discovery> {
     (!addresses.is_empty()).then_some(Discovery { addresses, ports: *ports })
 }
 
+fn alternates(alternate: &config::Alternate) -> Option<Alternates> {
+    let config::Alternate { servers, tls_servers, domain, when } = alternate;
+    let some = !servers.is_empty() || !tls_servers.is_empty();
+    some.then(|| Alternates {
+        servers: servers.clone(),
+        tls_servers: tls_servers.clone(),
+        domain: (!domain.is_empty()).then(|| domain.as_str().into()),
+        redirect: match when {
+            config::When::Draining => Redirect::Draining,
+            config::When::Always => Redirect::Always,
+        },
+    })
+}
+
 /// An address of the configuration, as the core names it.
 pub(super) fn host_address(address: &config::HostAddress) -> HostAddress {
     HostAddress { local: address.address, advertised: address.advertise }
@@ -69,7 +87,12 @@ pub(super) fn host_address(address: &config::HostAddress) -> HostAddress {
 
 /// The peer policy.
 pub(super) fn policy(config: &Config, addresses: &Addresses) -> Policy {
-    let listeners = config.udp_listeners().into_iter().chain(config.tcp_listeners());
+    let listeners = config
+        .udp_listeners()
+        .into_iter()
+        .chain(config.tcp_listeners())
+        .chain(config.tls_listeners())
+        .chain(config.dtls_listeners());
     let own = OwnAddresses {
         relays: addresses.relay.clone(),
         others: addresses.own.clone(),
@@ -85,7 +108,24 @@ pub(super) fn streams(config: &Config, connections: u32, shards: u32) -> StreamL
         connections: connections.div_ceil(shards) as usize,
         idle: config.tcp.idle_timeout,
         frame: config.tcp.frame_timeout,
+        handshake: config.tls.handshake_timeout,
         queue: config.tcp.queue,
+        proxies: config.tcp.proxies.clone(),
+    }
+}
+
+/// How each worker treats DTLS clients.
+pub(super) fn dtls(
+    config: &Config,
+    connections: u32,
+    shards: u32,
+    cookie_secret: [u8; 32],
+) -> DtlsLimits {
+    DtlsLimits {
+        sessions: connections.div_ceil(shards) as usize,
+        handshakes: config.tls.handshakes.div_ceil(shards) as usize,
+        handshake: config.tls.handshake_timeout,
+        cookie_secret,
     }
 }
 
@@ -100,6 +140,7 @@ fn auth(auth: &config::Auth, seed: HashSeed) -> Result<AuthSettings, Failure> {
     };
     Ok(AuthSettings {
         directory,
+        tokens: tokens(auth),
         external: false,
         algorithms: auth
             .password_algorithms
@@ -116,6 +157,22 @@ fn auth(auth: &config::Auth, seed: HashSeed) -> Result<AuthSettings, Failure> {
             config::Expiry::Refresh => ExpiryCheck::Refresh,
         },
     })
+}
+
+fn tokens(auth: &config::Auth) -> Option<Arc<Tokens>> {
+    let keys: Vec<TokenKey> = auth
+        .oauth_keys
+        .iter()
+        .map(|key| {
+            let (algorithm, bytes) = match &key.key {
+                TokenKeyBytes::A128Gcm(bytes) => (TokenAlgorithm::A128Gcm, &bytes.expose()[..]),
+                TokenKeyBytes::A256Gcm(bytes) => (TokenAlgorithm::A256Gcm, &bytes.expose()[..]),
+            };
+            TokenKey::new(&key.id, algorithm, bytes, key.not_before..=key.not_after)
+                .expect("the type of the key has the length that its algorithm takes")
+        })
+        .collect();
+    (!keys.is_empty()).then(|| Arc::new(Tokens::new(&auth.oauth_server_name, keys)))
 }
 
 fn directory(auth: &config::Auth, seed: HashSeed) -> Directory {

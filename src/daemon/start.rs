@@ -11,12 +11,16 @@ use tokio::sync::mpsc;
 
 use super::addresses::Addresses;
 use super::exit::Exit;
-use super::{Failure, settings};
+use super::{Failure, certificates, settings};
 use crate::config::Config;
 use crate::io::{TcpListener, UdpOptions, UdpSocket, raise_descriptor_limit, tcp, udp};
 use crate::net::HashSeed;
+use crate::tls::Certificates;
 use crate::turn::{Server, Settings, Shard};
-use crate::worker::{Mail, Mailbox, Parts, PortTable, Post, RelayConfig, Summary, Worker};
+use crate::worker::{
+    DatagramListener, Mail, Mailbox, Parts, PortTable, Post, RelayConfig, StreamListener, Summary,
+    Worker,
+};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: usize = 1024;
@@ -29,15 +33,39 @@ pub(super) struct Running {
     posts: Vec<Post>,
     threads: Vec<thread::JoinHandle<()>>,
     ended: mpsc::UnboundedReceiver<io::Result<Summary>>,
-    udp: Vec<SocketAddr>,
-    tcp: Vec<SocketAddr>,
+    listeners: Listeners,
+    certificates: Option<Arc<Certificates>>,
 }
 
 /// The sockets of one worker.
 #[derive(Default)]
 struct Sockets {
-    udp: Vec<UdpSocket>,
-    tcp: Vec<TcpListener>,
+    udp: Vec<DatagramListener>,
+    tcp: Vec<StreamListener>,
+}
+
+/// Where clients reach the server.
+struct Listeners {
+    udp: Vec<SocketAddr>,
+    tcp: Vec<SocketAddr>,
+    tls: Vec<SocketAddr>,
+    dtls: Vec<SocketAddr>,
+}
+
+impl Listeners {
+    fn find(config: &Config) -> Result<Self, Failure> {
+        let found = Self {
+            udp: usable(&config.udp_listeners(), "udp", udp::is_port_taken)?,
+            tcp: usable(&config.tcp_listeners(), "tcp", tcp::is_port_taken)?,
+            tls: usable(&config.tls_listeners(), "tls", tcp::is_port_taken)?,
+            dtls: usable(&config.dtls_listeners(), "dtls", udp::is_port_taken)?,
+        };
+        if [&found.udp, &found.tcp, &found.tls, &found.dtls].iter().all(|list| list.is_empty()) {
+            let why = "nothing to listen on: listen.udp, listen.tcp and listen.tls are empty";
+            return Err(Failure::new(Exit::Config, why));
+        }
+        Ok(found)
+    }
 }
 
 /// Starts the server.
@@ -45,19 +73,14 @@ pub(super) fn start(config: &Config, addresses: &Addresses) -> Result<Running, F
     let descriptors = raise_descriptor_limit()?;
     check_relay_addresses(addresses)?;
     let count = settings::worker_count(config);
-    let udp = usable(&config.udp_listeners(), "udp", udp::is_port_taken)?;
-    let tcp = usable(&config.tcp_listeners(), "tcp", tcp::is_port_taken)?;
-    if udp.is_empty() && tcp.is_empty() {
-        return Err(Failure::new(
-            Exit::Config,
-            "nothing to listen on: listen.udp and listen.tcp are empty",
-        ));
-    }
-    let sockets = (0..count).map(|_| open(&udp, &tcp)).collect::<Result<Vec<_>, _>>()?;
+    let certificates = certificates::load(config)?;
+    let listeners = Listeners::find(config)?;
+    let sockets = (0..count).map(|_| open(config, &listeners)).collect::<Result<Vec<_>, _>>()?;
     let seed = HashSeed::new(u64::from_ne_bytes(settings::random()?));
     let core = Arc::new(settings::core(config, addresses, count, seed)?);
     let connections = affordable_connections(config, descriptors);
-    let workers = assemble(config, addresses, &core, seed, sockets, connections)?;
+    let shared = Shared { core, seed, certificates, connections };
+    let workers = assemble(config, addresses, &shared, sockets)?;
     let posts = workers.posts;
     let (sender, ended) = mpsc::unbounded_channel();
     let mut threads = Vec::new();
@@ -69,7 +92,7 @@ pub(super) fn start(config: &Config, addresses: &Addresses) -> Result<Running, F
         };
         threads.push(thread::Builder::new().name(format!("worker-{index}")).spawn(run)?);
     }
-    Ok(Running { posts, threads, ended, udp, tcp })
+    Ok(Running { posts, threads, ended, listeners, certificates: shared.certificates })
 }
 
 struct Assembled {
@@ -77,14 +100,23 @@ struct Assembled {
     posts: Vec<Post>,
 }
 
+/// What all workers have in common.
+struct Shared {
+    core: Arc<Settings>,
+    seed: HashSeed,
+    certificates: Option<Arc<Certificates>>,
+    connections: u32,
+}
+
 fn assemble(
     config: &Config,
     addresses: &Addresses,
-    core: &Arc<Settings>,
-    seed: HashSeed,
+    shared: &Shared,
     sockets: Vec<Sockets>,
-    connections: u32,
 ) -> Result<Assembled, Failure> {
+    let Shared { core, seed, certificates, connections } = shared;
+    let (seed, connections) = (*seed, *connections);
+    let cookie_secret = settings::random()?;
     let count = sockets.len();
     let locals = addresses.relay.iter().map(|a| a.local);
     let relay = RelayConfig {
@@ -104,7 +136,10 @@ fn assemble(
             udp: sockets.udp,
             tcp: sockets.tcp,
             relay: relay.clone(),
+            certificates: certificates.clone(),
             streams: settings::streams(config, connections, count as u32),
+            dtls: settings::dtls(config, connections, count as u32, cookie_secret),
+            seed,
             mailbox,
             posts: posts.clone(),
         })?);
@@ -157,25 +192,38 @@ fn has_no_ipv6(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL))
 }
 
-fn open(udp: &[SocketAddr], tcp: &[SocketAddr]) -> Result<Sockets, Failure> {
+/// Opens the sockets of a worker. With certificates every port takes TLS or DTLS
+/// too; those of `listen.tls` take nothing else.
+fn open(config: &Config, listeners: &Listeners) -> Result<Sockets, Failure> {
     let mut sockets = Sockets::default();
-    for &address in udp {
-        let options = UdpOptions {
-            reuse_port: true,
-            recv_buffer: Some(LISTENER_BUFFER),
-            send_buffer: Some(LISTENER_BUFFER),
-            packet_info: address.ip().is_unspecified(),
-            recv_tos: true,
-            ..UdpOptions::default()
-        };
-        let socket = UdpSocket::bind(address, &options);
-        sockets.udp.push(socket.map_err(|error| cannot_listen("udp", address, &error))?);
+    let tls = config.serves_tls();
+    let dtls = tls && config.tls.dtls;
+    for (list, plain, name) in [(&listeners.udp, true, "udp"), (&listeners.dtls, false, "dtls")] {
+        for &address in list {
+            let socket = UdpSocket::bind(address, &udp_options(address));
+            let socket = socket.map_err(|error| cannot_listen(name, address, &error))?;
+            sockets.udp.push(DatagramListener { socket, plain, dtls });
+        }
     }
-    for &address in tcp {
-        let listener = TcpListener::bind(address, true, BACKLOG);
-        sockets.tcp.push(listener.map_err(|error| cannot_listen("tcp", address, &error))?);
+    for (list, plain, name) in [(&listeners.tcp, true, "tcp"), (&listeners.tls, false, "tls")] {
+        for &address in list {
+            let socket = TcpListener::bind(address, true, BACKLOG);
+            let socket = socket.map_err(|error| cannot_listen(name, address, &error))?;
+            sockets.tcp.push(StreamListener { socket, plain, tls });
+        }
     }
     Ok(sockets)
+}
+
+fn udp_options(address: SocketAddr) -> UdpOptions {
+    UdpOptions {
+        reuse_port: true,
+        recv_buffer: Some(LISTENER_BUFFER),
+        send_buffer: Some(LISTENER_BUFFER),
+        packet_info: address.ip().is_unspecified(),
+        recv_tos: true,
+        ..UdpOptions::default()
+    }
 }
 
 fn cannot_listen(protocol: &str, address: SocketAddr, error: &io::Error) -> Failure {
@@ -223,12 +271,35 @@ impl Running {
 
     /// The UDP addresses listened on.
     pub(super) fn udp(&self) -> &[SocketAddr] {
-        &self.udp
+        &self.listeners.udp
     }
 
     /// The TCP addresses listened on.
     pub(super) fn tcp(&self) -> &[SocketAddr] {
-        &self.tcp
+        &self.listeners.tcp
+    }
+
+    /// The TCP addresses listened on for TLS alone.
+    pub(super) fn tls(&self) -> &[SocketAddr] {
+        &self.listeners.tls
+    }
+
+    /// The UDP addresses listened on for DTLS alone.
+    pub(super) fn dtls(&self) -> &[SocketAddr] {
+        &self.listeners.dtls
+    }
+
+    /// The certificates in use.
+    pub(super) fn certificates(&self) -> Option<&Certificates> {
+        self.certificates.as_deref()
+    }
+
+    /// Gives the workers other certificates; sessions keep those that they have.
+    pub(super) async fn renew(&mut self, certificates: Arc<Certificates>) {
+        for post in &self.posts {
+            deliver(post, Mail::Certificates(certificates.clone())).await;
+        }
+        self.certificates = Some(certificates);
     }
 
     /// Returns when a worker has ended although nobody told it to, with the reason.
@@ -242,12 +313,7 @@ impl Running {
     /// Stops the workers and adds up what they did.
     pub(super) async fn stop(mut self) -> Result<Summary, String> {
         for post in &self.posts {
-            let mut mail = Mail::Stop;
-            // A full mailbox is emptied within a turn of the worker's loop.
-            while let Err(back) = post.send(mail) {
-                mail = back;
-                tokio::task::yield_now().await;
-            }
+            deliver(post, Mail::Stop).await;
         }
         let mut total = Summary::default();
         for _ in 0..self.threads.len() {
@@ -261,5 +327,13 @@ impl Running {
             thread.join().map_err(|_| "a worker has panicked".to_owned())?;
         }
         Ok(total)
+    }
+}
+
+/// A full mailbox is emptied within a turn of the worker's loop.
+async fn deliver(post: &Post, mut mail: Mail) {
+    while let Err(back) = post.send(mail) {
+        mail = back;
+        tokio::task::yield_now().await;
     }
 }

@@ -9,6 +9,7 @@
 //! | `outgoing` | [`Outgoing`]: one message to send, as pieces: header, body, padding |
 //! | [`udp`] | [`UdpSocket`]: batches in, batches out, ICMP errors |
 //! | [`tcp`] | [`TcpListener`], [`TcpStream`]: accept, read, many frames per write |
+//! | `splice` | [`Pipe`]: bytes from one connection to another within the kernel |
 //! | `address` | socket addresses as the kernel lays them out |
 //! | `limits` | how many descriptors the process may have |
 //! | `socket` | what every socket needs: open, options, bind, names |
@@ -32,6 +33,7 @@ mod loopback;
 mod outgoing;
 mod poll;
 mod socket;
+mod splice;
 pub mod tcp;
 pub mod udp;
 
@@ -39,6 +41,7 @@ pub use arena::{Arena, MAX_DATAGRAM, SLOT, SlotId};
 pub use limits::raise_descriptor_limit;
 pub use outgoing::{Body, Header, Outgoing};
 pub use poll::{Event, Events, Interest, Poll, Waker};
+pub use splice::Pipe;
 pub use tcp::{Accept, ReadOutcome, StreamBatch, TcpListener, TcpStream};
 pub use udp::{
     Datagram, Fragmentation, IcmpError, Received, RecvBatch, SendBatch, SendReport, UdpOptions,

@@ -35,6 +35,12 @@ impl Outgoing {
         Self { to, from: None, tos: 0, header: Header::EMPTY, body, pad: 0, dont_fragment: false }
     }
 
+    /// Header, body and padding as they lie on the wire; absent ones are empty.
+    #[inline]
+    pub fn pieces<'a>(&'a self, arena: &'a Arena) -> [&'a [u8]; PIECES] {
+        [self.header.as_slice(), self.body.of(arena), &PADDING[..usize::from(self.pad)]]
+    }
+
     /// Bytes on the wire above UDP or TCP.
     #[inline]
     pub fn wire_len(&self) -> usize {

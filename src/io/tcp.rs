@@ -162,6 +162,47 @@ pub enum ReadOutcome {
 }
 
 impl TcpStream {
+    /// Starts to connect from `local`, whose port a listener may have too (both say
+    /// SO_REUSEADDR and SO_REUSEPORT). The stream becomes writable when it is
+    /// decided: then ask [`connected`](Self::connected).
+    ///
+    /// # Errors
+    /// What is known at once: `AddrInUse` when the same connection exists already,
+    /// no route, no descriptors.
+    pub fn connect(local: SocketAddr, peer: SocketAddr) -> io::Result<Self> {
+        let stream = Self { fd: socket::open(&local, libc::SOCK_STREAM)? };
+        socket::set_option(stream.as_fd(), libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
+        socket::set_option(stream.as_fd(), libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
+        socket::bind(stream.as_fd(), &local)?;
+        let mut name = RawAddr::EMPTY;
+        let len = name.encode(&peer);
+        // SAFETY: `name` is a valid socket address of `len` bytes and lives across the call.
+        let started = check(unsafe { libc::connect(stream.fd.as_raw_fd(), name.as_ptr(), len) });
+        match started {
+            Err(e) if e.raw_os_error() != Some(libc::EINPROGRESS) => Err(e),
+            _ => Ok(stream),
+        }
+    }
+
+    /// Whether a connection that was begun has come about.
+    ///
+    /// # Errors
+    /// Why it has not: `ConnectionRefused`, `TimedOut`, an unreachable peer; or
+    /// `WouldBlock` while that is open.
+    pub fn connected(&self) -> io::Result<()> {
+        match socket::option(self.as_fd(), libc::SOL_SOCKET, libc::SO_ERROR)? {
+            0 => {}
+            error => return Err(io::Error::from_raw_os_error(error)),
+        }
+        match socket::peer_addr(self.as_fd()) {
+            Ok(_) => Ok(()),
+            Err(e) if e.kind() == io::ErrorKind::NotConnected => {
+                Err(io::ErrorKind::WouldBlock.into())
+            }
+            Err(e) => Err(e),
+        }
+    }
+
     /// Reads what is there, up to the length of `buffer`, which must not be empty.
     ///
     /// # Errors
@@ -394,6 +435,31 @@ mod tests {
     fn read_some(stream: &TcpStream, buffer: &mut [u8]) -> ReadOutcome {
         wait_for(stream, Interest::READ);
         stream.read(buffer).unwrap()
+    }
+
+    #[test]
+    fn connects_from_the_port_of_a_listener() {
+        for addr in ANY_PORT {
+            let listener = TcpListener::bind(addr, true, 16).unwrap();
+            let peer = TcpListener::bind(addr, false, 16).unwrap();
+            let (local, remote) = (listener.local_addr().unwrap(), peer.local_addr().unwrap());
+            let stream = TcpStream::connect(local, remote).unwrap();
+            wait_for(&stream, Interest::WRITE);
+            stream.connected().unwrap();
+            let Accept::Stream(_, from) = peer.accept().unwrap() else { panic!("it is there") };
+            assert_eq!(from, local, "peers see the relayed transport address");
+            let again = TcpStream::connect(local, remote).unwrap_err();
+            assert_eq!(again.kind(), io::ErrorKind::AddrNotAvailable, "{again}");
+        }
+    }
+
+    #[test]
+    fn a_refused_connection_says_so() {
+        let nobody = TcpListener::bind(ANY_PORT[0], false, 1).unwrap().local_addr().unwrap();
+        let local = TcpListener::bind(ANY_PORT[0], true, 1).unwrap();
+        let stream = TcpStream::connect(local.local_addr().unwrap(), nobody).unwrap();
+        wait_for(&stream, Interest::WRITE);
+        assert_eq!(stream.connected().unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
     }
 
     #[test]

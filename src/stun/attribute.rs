@@ -1,5 +1,7 @@
 //! The attributes this server understands.
 
+use super::header::Method;
+
 macro_rules! attributes {
     ($($(#[$doc:meta])* $name:ident = $code:literal,)*) => {
         /// An attribute this server understands. Every other attribute below
@@ -65,6 +67,8 @@ attributes! {
     RequestedTransport = 0x0019,
     /// DONT-FRAGMENT (RFC 8656 section 18.9).
     DontFragment = 0x001A,
+    /// ACCESS-TOKEN (RFC 7635 section 6.2); unknown where tokens are not taken.
+    AccessToken = 0x001B,
     /// MESSAGE-INTEGRITY-SHA256 (RFC 8489 section 14.6).
     MessageIntegritySha256 = 0x001C,
     /// PASSWORD-ALGORITHM (RFC 8489 section 14.12).
@@ -79,22 +83,32 @@ attributes! {
     Padding = 0x0026,
     /// RESPONSE-PORT (RFC 5780 section 7.5), in Binding requests only.
     ResponsePort = 0x0027,
+    /// CONNECTION-ID (RFC 6062 section 6.2.1), in the methods of TCP relays only.
+    ConnectionId = 0x002A,
     /// ADDITIONAL-ADDRESS-FAMILY (RFC 8656 section 18.11).
     AdditionalAddressFamily = 0x8000,
     /// ADDRESS-ERROR-CODE (RFC 8656 section 18.12).
     AddressErrorCode = 0x8001,
     /// PASSWORD-ALGORITHMS (RFC 8489 section 14.11).
     PasswordAlgorithms = 0x8002,
+    /// ALTERNATE-DOMAIN (RFC 8489 section 14.16).
+    AlternateDomain = 0x8003,
     /// ICMP (RFC 8656 section 18.13).
     Icmp = 0x8004,
     /// SOFTWARE (RFC 8489 section 14.14).
     Software = 0x8022,
+    /// ALTERNATE-SERVER (RFC 8489 section 14.15).
+    AlternateServer = 0x8023,
     /// FINGERPRINT (RFC 8489 section 14.7).
     Fingerprint = 0x8028,
     /// RESPONSE-ORIGIN (RFC 5780 section 7.3).
     ResponseOrigin = 0x802B,
     /// OTHER-ADDRESS (RFC 5780 section 7.4).
     OtherAddress = 0x802C,
+    /// THIRD-PARTY-AUTHORIZATION (RFC 7635 section 6.1).
+    ThirdPartyAuthorization = 0x802E,
+    /// MOBILITY-TICKET (RFC 8016 section 3.3).
+    MobilityTicket = 0x8030,
 }
 
 impl Attribute {
@@ -102,8 +116,20 @@ impl Attribute {
     /// methods, and on servers without that usage, it is unknown.
     pub const DISCOVERY: [Self; 3] = [Self::ChangeRequest, Self::Padding, Self::ResponsePort];
 
-    pub(super) const fn is_of_discovery(self) -> bool {
-        matches!(self, Self::ChangeRequest | Self::Padding | Self::ResponsePort)
+    /// Whether messages of this method can have the attribute. What belongs to one
+    /// usage is unknown to the methods of all others.
+    pub(super) const fn belongs_to(self, method: Method) -> bool {
+        match self {
+            Self::ChangeRequest | Self::Padding | Self::ResponsePort => {
+                matches!(method, Method::BINDING)
+            }
+            Self::ConnectionId => matches!(
+                method,
+                Method::CONNECT | Method::CONNECTION_BIND | Method::CONNECTION_ATTEMPT
+            ),
+            Self::AccessToken => !matches!(method, Method::BINDING),
+            _ => true,
+        }
     }
 }
 

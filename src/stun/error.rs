@@ -23,7 +23,7 @@ pub enum ParseError {
     Channel,
 }
 
-/// An error code of RFC 8489 section 14.8 or RFC 8656 section 19.
+/// An error code of RFC 8489 section 14.8, RFC 8656 section 19 or RFC 6062 section 6.3.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ErrorCode(u16);
 
@@ -41,12 +41,16 @@ macro_rules! codes {
 }
 
 codes! {
+    /// Another server is to be asked (RFC 8489 section 10).
+    TRY_ALTERNATE = 300 "Try Alternate",
     /// The request was malformed.
     BAD_REQUEST = 400 "Bad Request",
     /// Credentials are missing or wrong.
     UNAUTHENTICATED = 401 "Unauthenticated",
     /// The peer address or the user is refused by policy.
     FORBIDDEN = 403 "Forbidden",
+    /// Allocations do not follow their clients here (RFC 8016 section 3.4).
+    MOBILITY_FORBIDDEN = 405 "Mobility Forbidden",
     /// A comprehension-required attribute is unknown.
     UNKNOWN_ATTRIBUTE = 420 "Unknown Attribute",
     /// No allocation for the five-tuple, or one too many.
@@ -61,6 +65,10 @@ codes! {
     UNSUPPORTED_TRANSPORT = 442 "Unsupported Transport Protocol",
     /// A peer of another family than the allocation's.
     PEER_ADDRESS_FAMILY_MISMATCH = 443 "Peer Address Family Mismatch",
+    /// There is a connection to that peer, or one is being made.
+    CONNECTION_ALREADY_EXISTS = 446 "Connection Already Exists",
+    /// No connection to the peer came about.
+    CONNECTION_TIMEOUT_OR_FAILURE = 447 "Connection Timeout or Failure",
     /// The user's share is used up.
     ALLOCATION_QUOTA_REACHED = 486 "Allocation Quota Reached",
     /// The server failed; the client may try again.

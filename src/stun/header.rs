@@ -23,7 +23,8 @@ pub enum Class {
     Error,
 }
 
-/// Message method: 12 bits (RFC 8489 section 18.2, RFC 8656 section 17).
+/// Message method: 12 bits (RFC 8489 section 18.2, RFC 8656 section 17, RFC 6062
+/// section 6.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Method(pub u16);
 
@@ -42,6 +43,12 @@ impl Method {
     pub const CREATE_PERMISSION: Self = Self(0x008);
     /// ChannelBind (RFC 8656 section 12).
     pub const CHANNEL_BIND: Self = Self(0x009);
+    /// Connect (RFC 6062 section 5.2).
+    pub const CONNECT: Self = Self(0x00A);
+    /// ConnectionBind (RFC 6062 section 5.4).
+    pub const CONNECTION_BIND: Self = Self(0x00B);
+    /// ConnectionAttempt indication (RFC 6062 section 5.3).
+    pub const CONNECTION_ATTEMPT: Self = Self(0x00C);
 
     /// The name of the method in the RFCs; `"other"` for methods this server does not have.
     pub fn name(self) -> &'static str {
@@ -53,6 +60,9 @@ impl Method {
             Self::DATA => "Data",
             Self::CREATE_PERMISSION => "CreatePermission",
             Self::CHANNEL_BIND => "ChannelBind",
+            Self::CONNECT => "Connect",
+            Self::CONNECTION_BIND => "ConnectionBind",
+            Self::CONNECTION_ATTEMPT => "ConnectionAttempt",
             _ => "other",
         }
     }

@@ -214,7 +214,7 @@ impl<'a> Message<'a> {
             _ if after_integrity => return,
             None if is_required(code) => return self.unknown.add(code),
             None => return,
-            Some(known) if known.is_of_discovery() && self.method != Method::BINDING => {
+            Some(known) if !known.belongs_to(self.method) => {
                 return self.unknown.add(code);
             }
             Some(_) => {}

@@ -3,9 +3,10 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use super::mobility::Mobility;
 use super::policy::Access;
 use super::reservation::Token;
-use super::vocabulary::{Client, PortRequest, Traffic};
+use super::vocabulary::{Client, PortRequest, RelayTransport, Traffic};
 use crate::auth::{Identity, Key};
 use crate::net::{Family, HashSeed, Map, PeerAddr, RelayedAddr, map};
 use crate::stun::{ErrorCode, TransactionId};
@@ -19,11 +20,15 @@ pub(super) struct Allocation {
     /// The key that proved the last request, so that the next needs no lookup.
     pub(super) key: Key,
     pub(super) stage: Stage,
+    /// What its relayed transport addresses speak.
+    pub(super) transport: RelayTransport,
     /// By family: IPv4, IPv6.
     pub(super) relays: [Option<Relay>; 2],
     pub(super) permissions: Map<IpAddr, Permission>,
     pub(super) channels: Map<u16, Channel>,
     pub(super) bound: Map<PeerAddr, u16>,
+    /// What it has when it may follow its client (RFC 8016).
+    pub(super) mobility: Option<Box<Mobility>>,
     pub(super) traffic: Traffic,
     pub(super) created: Instant,
     /// Whether the user's home shard counts it.
@@ -47,6 +52,8 @@ pub(super) struct Opening {
     pub(super) port: PortRequest,
     pub(super) claim: Option<Token>,
     pub(super) families: [bool; 2],
+    /// The client wants to take it along (RFC 8016).
+    pub(super) mobile: bool,
     /// Relay sockets that were asked for and not answered.
     pub(super) waiting: [bool; 2],
     pub(super) reserved: Option<RelayedAddr>,
@@ -57,7 +64,8 @@ pub(super) struct Opening {
 /// What a successful Allocate was answered with (RFC 8656 section 7.3).
 #[derive(Clone, Copy)]
 pub(super) struct Granted {
-    pub(super) transaction: TransactionId,
+    /// `None` when its client has another five-tuple now.
+    pub(super) transaction: Option<TransactionId>,
     pub(super) lifetime: Duration,
     pub(super) token: Option<Token>,
     pub(super) address_error: Option<(Family, ErrorCode)>,
@@ -99,6 +107,7 @@ impl Allocation {
         client: Client,
         identity: Identity,
         key: Key,
+        transport: RelayTransport,
         opening: Opening,
         created: Instant,
         seed: HashSeed,
@@ -108,15 +117,46 @@ impl Allocation {
             identity,
             key,
             stage: Stage::Opening(Box::new(opening)),
+            transport,
             relays: [None; 2],
             permissions: map(seed),
             channels: map(seed),
             bound: map(seed),
+            mobility: None,
             traffic: Traffic::default(),
             created,
             counted: false,
             wakes: None,
         }
+    }
+
+    /// Whether who has proven itself, at the allocation's five-tuple, is its owner.
+    /// A token does not say who its holder is, and neither does the name of the key
+    /// it is sealed with, which changes with that key: any good token will do.
+    pub(super) fn is_owned_by(&self, identity: &Identity, key: &Key) -> bool {
+        let by_token = |key: &Key| matches!(key, Key::Token(_));
+        self.identity.name == identity.name && by_token(&self.key) == by_token(key)
+            || by_token(&self.key) && by_token(key)
+    }
+
+    /// Whether who has proven itself, at any five-tuple, is its owner. There a token
+    /// has to be the allocation's own, since whoever has another of the same key of
+    /// an authorization server goes by the same name.
+    pub(super) fn is_owned_anywhere_by(&self, identity: &Identity, key: &Key) -> bool {
+        match (&self.key, key) {
+            (Key::Token(_), _) | (_, Key::Token(_)) => self.key == *key,
+            _ => self.identity.name == identity.name,
+        }
+    }
+
+    /// Its owner has proven itself again. The key may be newer than the one the
+    /// allocation came with, and so may be the token; quotas still count the first.
+    pub(super) fn renew(&mut self, identity: &Identity, key: Key) {
+        if self.identity.name != identity.name {
+            self.identity.name = identity.name.clone();
+        }
+        self.identity.expires = identity.expires;
+        self.key = key;
     }
 
     pub(super) fn is_live(&self) -> bool {

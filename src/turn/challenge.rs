@@ -12,6 +12,9 @@
 //! Steps 4 and 5 look and cost the same from outside. A user who has to be looked
 //! up outside makes an exception: step 6 comes first then, so that only a client
 //! that owns its address can make the server remember and ask.
+//!
+//! A request with ACCESS-TOKEN takes the same steps, except that 3 does not apply
+//! and that the key comes out of the token (RFC 7635 section 7).
 
 use std::sync::Arc;
 
@@ -23,8 +26,10 @@ use super::vocabulary::{
 };
 use super::{Server, Timer};
 use crate::auth::{Algorithm, Directory, Freshness, Identity, Key, NonceKey, StoredKeys, userhash};
-use crate::net::Now;
-use crate::stun::{Attribute, ErrorCode, Integrity, Message, verify_sha1, verify_sha256};
+use crate::net::{ClientAddr, Now};
+use crate::stun::{
+    Attribute, ErrorCode, Integrity, Message, UnknownAttributes, verify_sha1, verify_sha256,
+};
 
 /// The longest USERNAME in bytes (RFC 8489 section 14.3).
 const MAX_USERNAME: usize = 508;
@@ -33,15 +38,20 @@ const MAX_USERNAME: usize = 508;
 pub(super) struct Authenticated {
     pub(super) identity: Identity,
     pub(super) key: Key,
-    /// The allocation of the five-tuple, if there is one.
+    /// The allocation that the request is about, if there is one.
     pub(super) allocation: Option<AllocationId>,
 }
 
 /// The attributes of a request that carries credentials.
-struct Credentials<'a> {
+struct Names<'a> {
     name: Option<LookupName>,
     realm: &'a [u8],
     nonce: &'a [u8],
+}
+
+/// Those of a request that is signed with a password.
+struct Credentials<'a> {
+    names: Names<'a>,
     algorithm: Algorithm,
 }
 
@@ -69,38 +79,71 @@ impl Server {
             // the answer to a stranger longer.
             return Err(Reject::Challenge(ErrorCode::UNAUTHENTICATED, ""));
         }
-        let credentials = self.read_credentials(request)?;
-        let allocation = self.table.find(&from.five_tuple);
-        let (identity, key) =
-            self.identify(now, from, request, &credentials, allocation, external)?;
-        self.check_nonce(now, from, &credentials)?;
-        envelope.signature = Some(Signature { integrity: response_integrity(request), key });
-        if request.unknown().as_slice().is_empty() {
+        let names = read_names(request)?;
+        let allocation = self.subject(from, request);
+        // A data connection has no allocation: that of its control connection counts.
+        let known = allocation.or_else(|| self.named_allocation(request));
+        let nonce = names.nonce;
+        let (identity, key) = match self.identify_by_token(now, from, request, &names, known) {
+            Some(found) => found?,
+            None => {
+                let algorithm = self.password_algorithm(request, nonce)?;
+                let credentials = Credentials { names, algorithm };
+                self.identify(now, from, request, &credentials, known, external)?
+            }
+        };
+        self.check_nonce(now, from, request, nonce)?;
+        envelope.signature = Some(Signature { integrity: response_integrity(request, &key), key });
+        if self.unknown_in(request).as_slice().is_empty() {
             Ok(Authenticated { identity, key, allocation })
         } else {
             Err(Reject::UnknownAttributes)
         }
     }
 
-    /// Checks 2 and 3.
-    fn read_credentials<'a>(&self, request: &Message<'a>) -> Result<Credentials<'a>, Reject> {
-        let (Some(realm), Some(nonce)) =
-            (request.get(Attribute::Realm), request.get(Attribute::Nonce))
-        else {
-            return Err(Reject::bad("REALM or NONCE missing"));
+    /// What is not understood of a request: ACCESS-TOKEN too, where clients were
+    /// not told that tokens are taken (RFC 7635 section 7).
+    pub(super) fn unknown_in(&self, request: &Message<'_>) -> UnknownAttributes {
+        let unexpected = self.settings.auth.tokens.is_none() && request.has(Attribute::AccessToken);
+        let unknown = *request.unknown();
+        if unexpected { unknown.with(Attribute::AccessToken) } else { unknown }
+    }
+
+    /// Who a token is for, or who came with one before: RFC 7635 section 7. `None`
+    /// when the request has nothing to do with tokens.
+    fn identify_by_token(
+        &mut self,
+        now: Now,
+        from: Client,
+        request: &Message<'_>,
+        names: &Names<'_>,
+        allocation: Option<AllocationId>,
+    ) -> Option<Result<(Identity, Key), Reject>> {
+        let tokens = self.settings.auth.tokens.clone()?;
+        let name = match &names.name {
+            Some(LookupName::Name(name)) => Some(&**name),
+            Some(LookupName::Hash(_)) | None => None,
         };
-        let name = match (request.get(Attribute::Username), request.get(Attribute::Userhash)) {
-            (Some(name), _) if name.len() > MAX_USERNAME => {
-                return Err(Reject::bad("USERNAME longer than 508 bytes"));
-            }
-            (Some(name), _) => {
-                std::str::from_utf8(name).ok().map(|name| LookupName::Name(name.into()))
-            }
-            (None, Some(hash)) => hash.try_into().ok().map(LookupName::Hash),
-            (None, None) => return Err(Reject::bad("USERNAME or USERHASH missing")),
+        let in_realm = self.directory_of(names).is_some();
+        let Some(token) = request.get(Attribute::AccessToken) else {
+            // Clients need not send their token again with every request.
+            let known = self.table.get(allocation?).filter(|a| !a.is_over(now.mono))?;
+            let named = Some(&*known.identity.name) == name && in_realm;
+            let ended = known.identity.expires.is_some_and(|at| at < now.unix_secs());
+            let is_token = matches!(known.key, Key::Token(_));
+            let proven = is_token && named && !ended && verify(request, &known.key);
+            return proven.then(|| Ok((known.identity.clone(), known.key)));
         };
-        let algorithm = self.password_algorithm(request, nonce)?;
-        Ok(Credentials { name, realm, nonce, algorithm })
+        let opened = name.filter(|_| in_realm).and_then(|name| tokens.open(now, name, token));
+        let proven = opened.and_then(|(identity, mac_key)| {
+            let keys = [mac_key, mac_key.shortened()].map(Key::Token);
+            keys.into_iter().find(|key| verify(request, key)).map(|key| (identity, key))
+        });
+        Some(proven.ok_or_else(|| {
+            self.report(from, AuthFailure::BadToken);
+            let code = ErrorCode::UNAUTHENTICATED;
+            Reject::Challenge(code, code.reason())
+        }))
     }
 
     /// Check 3: protects the choice of algorithm against an attacker on the path
@@ -158,7 +201,7 @@ impl Server {
             && external.is_none()
             && let Some(name) = self.to_look_up(credentials)
         {
-            self.check_nonce(now, from, credentials)?;
+            self.check_nonce(now, from, request, credentials.names.nonce)?;
             return Err(self.park(now, from, request, name));
         }
         if !tried {
@@ -180,9 +223,9 @@ impl Server {
         external: Option<&ExternalKeys>,
         proves: &mut impl FnMut(&Key) -> bool,
     ) -> Option<(Identity, Key)> {
-        let directory = self.directory_of(credentials)?;
+        let directory = self.directory_of(&credentials.names)?;
         let algorithm = credentials.algorithm;
-        let name = match credentials.name.as_ref()? {
+        let name = match credentials.names.name.as_ref()? {
             LookupName::Name(name) => name,
             LookupName::Hash(hash) => match directory.name_of(hash) {
                 Some(name) => name,
@@ -203,34 +246,51 @@ impl Server {
         credentials: &Credentials<'_>,
         allocation: Option<AllocationId>,
     ) -> Option<(Identity, Key)> {
-        let directory = self.directory_of(credentials)?;
+        let directory = self.directory_of(&credentials.names)?;
         let allocation = self.table.get(allocation?).filter(|a| !a.is_over(now.mono))?;
         let (identity, key) = (&allocation.identity, allocation.key);
         let ended = self.settings.auth.expiry == ExpiryCheck::Refresh
             && identity.expires.is_some_and(|at| at < now.unix_secs());
-        let named = match credentials.name.as_ref()? {
+        let named = match credentials.names.name.as_ref()? {
             LookupName::Name(name) => *name == identity.name,
             LookupName::Hash(hash) => *hash == userhash(&identity.name, directory.realm()),
         };
-        let fits = !ended && named && key.algorithm() == credentials.algorithm;
+        let fits = !ended && named && key.algorithm() == Some(credentials.algorithm);
         (fits && verify(request, &key)).then(|| (identity.clone(), key))
     }
 
     /// The directory, when the request is for its realm.
-    fn directory_of(&self, credentials: &Credentials<'_>) -> Option<&Directory> {
+    fn directory_of(&self, names: &Names<'_>) -> Option<&Directory> {
         let directory = self.settings.auth.directory.as_deref()?;
-        (credentials.realm == directory.realm().as_bytes()).then_some(directory)
+        (names.realm == directory.realm().as_bytes()).then_some(directory)
     }
 
-    /// Check 6.
+    /// Check 6 alone, for a request that is checked elsewhere.
+    pub(super) fn check_nonce_of(
+        &mut self,
+        now: Now,
+        from: Client,
+        request: &Message<'_>,
+    ) -> Result<(), Reject> {
+        self.check_nonce(now, from, request, read_names(request)?.nonce)
+    }
+
+    /// Check 6. The nonce is the client's own, or for ConnectionBind that of its
+    /// control connection: clients exist that open a data connection with that one
+    /// and take no other. A Refresh from a new five-tuple needs a nonce of its own,
+    /// or whoever has overheard it could take the allocation elsewhere.
     fn check_nonce(
         &mut self,
         now: Now,
         from: Client,
-        credentials: &Credentials<'_>,
+        request: &Message<'_>,
+        nonce: &[u8],
     ) -> Result<(), Reject> {
-        let client = from.five_tuple.client.socket();
-        if self.nonces.check(now, client, credentials.nonce) == Freshness::Valid {
+        let control = self.named_allocation(request).and_then(|id| self.table.get(id));
+        let control = control.map(|allocation| allocation.client.five_tuple.client);
+        let is_of =
+            |client: ClientAddr| self.nonces.check(now, client.socket(), nonce) == Freshness::Valid;
+        if is_of(from.five_tuple.client) || control.is_some_and(is_of) {
             return Ok(());
         }
         self.report(from, AuthFailure::StaleNonce);
@@ -240,8 +300,8 @@ impl Server {
 
     /// The name to ask the shell for, when somebody outside could know it.
     fn to_look_up(&self, credentials: &Credentials<'_>) -> Option<LookupName> {
-        self.directory_of(credentials).filter(|_| self.settings.auth.external)?;
-        credentials.name.clone()
+        self.directory_of(&credentials.names).filter(|_| self.settings.auth.external)?;
+        credentials.names.name.clone()
     }
 
     /// Parks a request until the keys of its user are known.
@@ -289,6 +349,7 @@ impl Server {
             }
             super::Verdict::Drop(reason) => self.counters.dropped(reason),
             super::Verdict::Queued
+            | super::Verdict::HandOver { .. }
             | super::Verdict::ReplyFrom { .. }
             | super::Verdict::Forward(_) => {}
         }
@@ -298,6 +359,23 @@ impl Server {
         let event = Event::AuthenticationFailed { five_tuple: from.five_tuple, reason };
         self.outputs.push_back(Output::Event(event));
     }
+}
+
+/// Check 2.
+fn read_names<'a>(request: &Message<'a>) -> Result<Names<'a>, Reject> {
+    let (Some(realm), Some(nonce)) = (request.get(Attribute::Realm), request.get(Attribute::Nonce))
+    else {
+        return Err(Reject::bad("REALM or NONCE missing"));
+    };
+    let name = match (request.get(Attribute::Username), request.get(Attribute::Userhash)) {
+        (Some(name), _) if name.len() > MAX_USERNAME => {
+            return Err(Reject::bad("USERNAME longer than 508 bytes"));
+        }
+        (Some(name), _) => str::from_utf8(name).ok().map(|name| LookupName::Name(name.into())),
+        (None, Some(hash)) => hash.try_into().ok().map(LookupName::Hash),
+        (None, None) => return Err(Reject::bad("USERNAME or USERHASH missing")),
+    };
+    Ok(Names { name, realm, nonce })
 }
 
 fn from_outside(
@@ -321,9 +399,13 @@ fn verify(request: &Message<'_>, key: &Key) -> bool {
 
 /// Clients that took part in the choice of algorithm get SHA-256 (RFC 8489
 /// section 9.2.4, last paragraph), all others what they know.
-fn response_integrity(request: &Message<'_>) -> Integrity {
-    let modern =
-        request.has(Attribute::PasswordAlgorithm) || request.has(Attribute::PasswordAlgorithms);
+fn response_integrity(request: &Message<'_>, key: &Key) -> Integrity {
+    // With a token there is no algorithm to choose: the client gets what it sent.
+    let only_sha256 =
+        request.has(Attribute::MessageIntegritySha256) && !request.has(Attribute::MessageIntegrity);
+    let modern = request.has(Attribute::PasswordAlgorithm)
+        || request.has(Attribute::PasswordAlgorithms)
+        || matches!(key, Key::Token(_)) && only_sha256;
     if modern { Integrity::Sha256 } else { Integrity::Sha1 }
 }
 

@@ -3,8 +3,11 @@
 use std::time::Instant;
 
 use super::allocation::Stage;
+use super::connection::PeerEndReason;
 use super::reservation::Token;
-use super::vocabulary::{AllocationId, Client, EndReason, Event, Link, Output, RelayId, Route};
+use super::vocabulary::{
+    AllocationId, Client, EndReason, Event, Link, Output, RelayId, RelayTransport, Route,
+};
 use super::{Server, Timer};
 use crate::net::{Family, FiveTuple, Now};
 
@@ -39,7 +42,7 @@ impl Server {
         }
         for (family, alive) in [(Family::V4, v4), (Family::V6, v6)] {
             if !alive {
-                self.close_family(id, family);
+                self.close_family(now, id, family);
             }
         }
         self.expire_parts(now, id);
@@ -78,7 +81,8 @@ impl Server {
     }
 
     /// Drops what one family of an allocation had.
-    pub(super) fn close_family(&mut self, id: AllocationId, family: Family) {
+    pub(super) fn close_family(&mut self, now: Now, id: AllocationId, family: Family) {
+        self.end_connections(now, id, family, PeerEndReason::RelayClosed);
         let Some(allocation) = self.table.get_mut(id) else { return };
         let of_family = |number: &u16| {
             allocation.channels.get(number).is_some_and(|c| c.peer.family() == family)
@@ -86,11 +90,14 @@ impl Server {
         let channels: Vec<u16> = allocation.channels.keys().copied().filter(of_family).collect();
         allocation.permissions.retain(|ip, _| Family::of(*ip) != family);
         let relay = allocation.relays[super::allocation::slot(family)].take();
+        let indexed = allocation.transport == RelayTransport::Udp;
         for number in channels {
             self.unbind(id, number);
         }
         if let Some(relay) = relay {
-            self.table.unindex_relay(relay.local.socket(), relay.advertised);
+            if indexed {
+                self.table.unindex_relay(relay.local.socket(), relay.advertised);
+            }
             let relay = RelayId { allocation: id, family };
             self.outputs.push_back(Output::CloseRelay { relay });
         }
@@ -100,8 +107,9 @@ impl Server {
     pub(super) fn end_allocation(&mut self, now: Now, id: AllocationId, reason: EndReason) {
         let Some(allocation) = self.table.get(id) else { return };
         let relayed = allocation.advertised();
-        self.close_family(id, Family::V4);
-        self.close_family(id, Family::V6);
+        self.close_family(now, id, Family::V4);
+        self.close_family(now, id, Family::V6);
+        self.forget_move(id);
         let Some(allocation) = self.table.remove(id) else { return };
         if allocation.counted {
             self.release_quota(&allocation.identity.user);
@@ -118,12 +126,20 @@ impl Server {
     }
 
     /// A client's connection ended. An allocation cannot outlive the connection it
-    /// is bound to, since its five-tuple can never send again.
+    /// is bound to, since its five-tuple can never send again; one that may follow
+    /// its client can.
     pub(super) fn on_link_closed(&mut self, now: Now, five_tuple: FiveTuple, link: Link) {
         self.pending.forget(Client { five_tuple, link });
+        self.arrivals.on_link_closed(Client { five_tuple, link });
         let Some(id) = self.table.find(&five_tuple) else { return };
+        if self.table.get(id).is_some_and(|a| a.mobility.is_some()) {
+            return self.on_mobile_link_closed(now, id, five_tuple, link);
+        }
         let Some(allocation) = self.table.get(id).filter(|a| a.client.link == link) else { return };
         if allocation.is_live() {
+            for family in [Family::V4, Family::V6] {
+                self.end_connections(now, id, family, PeerEndReason::ControlClosed);
+            }
             self.end_allocation(now, id, EndReason::ConnectionClosed);
         } else {
             self.discard_opening(id);
@@ -144,7 +160,7 @@ impl Server {
 
     /// Whether a client has an allocation, or one on its way up.
     pub fn has_allocation(&self, five_tuple: &FiveTuple) -> bool {
-        self.table.find(five_tuple).is_some()
+        self.table.find(five_tuple).is_some() || self.arrivals.has(five_tuple)
     }
 
     /// A port that was set aside and not claimed is free again.

@@ -24,16 +24,20 @@
 //! # The way of data
 //!
 //! `relay`: five-tuple to allocation, channel number or peer to the other side.
+//! `tcp_relay`: a connection of the client and one with a peer, joined by the shell.
 
 #![forbid(unsafe_code)]
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod allocation;
+mod alternate;
 mod budget;
 mod challenge;
+mod connection;
 mod counters;
 mod housekeeping;
 mod invariants;
+mod mobility;
 mod pending;
 pub mod policy;
 mod quota;
@@ -45,6 +49,7 @@ mod reservation;
 mod settings;
 mod shard;
 mod table;
+mod tcp_relay;
 mod timers;
 mod vocabulary;
 
@@ -53,6 +58,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use budget::AnswerBudget;
+use connection::Connections;
+use mobility::{Arrivals, Tickets};
 use pending::Pending;
 use quota::Ledger;
 use random::{Random, Spread};
@@ -62,18 +69,22 @@ use table::Table;
 
 use crate::auth::{Features, NONCE_LEN, NonceKey};
 use crate::net::{HashSeed, Now, PeerAddr, Transport};
-use crate::stun::{Attribute, Class, Kind, Message, Method, classify};
+use crate::stun::{Attribute, Class, ErrorCode, Kind, Message, Method, classify};
 
+pub use alternate::{Alternates, Redirect};
+pub use connection::{ConnectionId, PeerEndReason, PeerLink};
 pub use counters::{Counters, RequestResult};
+pub use mobility::Luggage;
 pub use settings::{
     AuthSettings, DefaultFamily, Discovery, ExpiryCheck, HostAddress, Lifetimes, Limits,
     RelaySettings, Settings,
 };
-pub use shard::{Shard, ShardMessage};
+pub use shard::{MoveAsk, Shard, ShardMessage};
 pub use timers::Wheel;
 pub use vocabulary::{
     AllocationId, AuthFailure, Client, DropReason, EndReason, Event, Forward, Header, Input, Link,
-    LookupName, Output, PortRequest, RelayId, Route, Span, Ticket, Traffic, Verdict,
+    LookupName, Output, PortRequest, RelayId, RelayTransport, Route, Span, Ticket, Traffic,
+    Verdict,
 };
 
 #[cfg(test)]
@@ -91,8 +102,12 @@ pub struct Server {
     table: Table,
     pending: Pending,
     reservations: Reservations,
+    connections: Connections,
     ledger: Ledger,
     nonces: NonceKey,
+    /// `None`: allocations do not follow their clients.
+    tickets: Option<Tickets>,
+    arrivals: Arrivals,
     /// The value of PASSWORD-ALGORITHMS.
     algorithms: Box<[u8]>,
     budget: AnswerBudget,
@@ -100,6 +115,10 @@ pub struct Server {
     outputs: VecDeque<Output>,
     random: Random,
     spread: Spread,
+    /// New allocations are refused; those that exist live on.
+    draining: bool,
+    /// How many clients were sent to another server: they go to each in turn.
+    redirected: usize,
     counters: Counters,
     /// Kept between calls so that expiring timers allocates nothing.
     due: Vec<Timer>,
@@ -111,6 +130,7 @@ enum Timer {
     Allocation(AllocationId),
     Reservation(reservation::Token),
     Pending(Ticket),
+    Connection(ConnectionId),
 }
 
 impl Server {
@@ -132,14 +152,19 @@ impl Server {
             table: Table::new(seed),
             pending: Pending::new(seed),
             reservations: Reservations::new(seed),
+            connections: Connections::new(seed),
             ledger: Ledger::new(seed),
             nonces,
+            tickets: settings.mobility.as_deref().map(Tickets::new),
+            arrivals: Arrivals::new(seed),
             algorithms,
             budget: AnswerBudget::new(settings.limits.answers_per_prefix, seed, start),
             wheel: Wheel::new(start),
             outputs: VecDeque::new(),
             random,
             spread,
+            draining: false,
+            redirected: 0,
             counters: Counters::default(),
             due: Vec::new(),
             settings,
@@ -188,6 +213,14 @@ impl Server {
             Input::Icmp { relay, peer, icmp_type, code, info } => {
                 self.on_icmp(now, relay, peer, icmp_type, code, info);
             }
+            Input::PeerConnected { connection, link } => {
+                self.on_peer_connected(now, connection, link);
+            }
+            Input::PeerFailed { connection } => self.on_peer_failed(now, connection),
+            Input::PeerAccepted { relay, peer, link } => {
+                self.on_peer_accepted(now, relay, peer, link);
+            }
+            Input::PeerClosed { link } => self.on_peer_closed(now, link),
             Input::LinkClosed { five_tuple, link } => self.on_link_closed(now, five_tuple, link),
             Input::FromShard { shard, message } => self.on_shard_message(now, shard, message),
         }
@@ -202,6 +235,7 @@ impl Server {
                 Timer::Allocation(id) => self.wake_allocation(now, id),
                 Timer::Reservation(token) => self.expire_reservation(now, token),
                 Timer::Pending(ticket) => self.pending.expire(now, ticket),
+                Timer::Connection(id) => self.wake_connection(now, id),
             }
         }
         self.due = due;
@@ -264,6 +298,9 @@ impl Server {
         if request.method() == Method::BINDING {
             return self.on_binding(now, from, request, reply);
         }
+        if let Some(elsewhere) = self.bound_elsewhere(from, request) {
+            return elsewhere;
+        }
         let mut envelope = Envelope::of(request);
         let granted = self.dispatch(now, from, request, &mut envelope, reply);
         self.conclude(now, from, request, &envelope, granted, reply)
@@ -284,9 +321,8 @@ impl Server {
         let result = match &granted {
             Ok(_) => RequestResult::Success,
             Err(Reject::Error(code, _) | Reject::Challenge(code, _)) => RequestResult::Error(*code),
-            Err(Reject::UnknownAttributes) => {
-                RequestResult::Error(crate::stun::ErrorCode::UNKNOWN_ATTRIBUTE)
-            }
+            Err(Reject::UnknownAttributes) => RequestResult::Error(ErrorCode::UNKNOWN_ATTRIBUTE),
+            Err(Reject::Alternate(_)) => RequestResult::Error(ErrorCode::TRY_ALTERNATE),
             Err(Reject::Drop(reason)) => return Verdict::Drop(*reason),
             Err(Reject::Queued) => return Verdict::Queued,
         };
@@ -321,12 +357,22 @@ impl Server {
                     w.put(Attribute::Realm, realm.as_bytes());
                     w.put(Attribute::Nonce, &nonce);
                     w.put(Attribute::PasswordAlgorithms, &self.algorithms);
+                    let tokens = self.settings.auth.tokens.as_deref();
+                    if let Some(tokens) = tokens.filter(|_| code == ErrorCode::UNAUTHENTICATED) {
+                        w.put(Attribute::ThirdPartyAuthorization, tokens.server().as_bytes());
+                    }
                 })
             }
             Reject::UnknownAttributes => {
-                let code = crate::stun::ErrorCode::UNKNOWN_ATTRIBUTE;
+                let code = ErrorCode::UNKNOWN_ATTRIBUTE;
                 envelope.error(reply, software, code, code.reason(), |w| {
-                    w.put_unknown(request.unknown().as_slice());
+                    w.put_unknown(self.unknown_in(request).as_slice());
+                })
+            }
+            Reject::Alternate(alternate) => {
+                let code = ErrorCode::TRY_ALTERNATE;
+                envelope.error(reply, software, code, code.reason(), |w| {
+                    self.write_alternate(&alternate, w);
                 })
             }
             Reject::Drop(_) | Reject::Queued => None,

@@ -7,7 +7,8 @@
 use super::Server;
 use super::policy::Access;
 use super::vocabulary::{
-    AllocationId, Client, DropReason, Forward, Header, Output, RelayId, Span, Verdict,
+    AllocationId, Client, DropReason, Forward, Header, Output, RelayId, RelayTransport, Span,
+    Verdict,
 };
 use crate::net::{Family, Now, PeerAddr};
 use crate::stun::{
@@ -32,8 +33,11 @@ impl Server {
             Err(error) => return Verdict::Drop(error.into()),
         };
         let Some(id) = self.table.find(&from.five_tuple) else {
-            return Verdict::Drop(DropReason::NoAllocation);
+            return Verdict::Drop(self.without_allocation(from));
         };
+        if self.table.get(id).is_some_and(|a| a.is_awaited_at(&from.five_tuple)) {
+            self.complete_move(now, id);
+        }
         let Some(allocation) = self.table.get(id) else {
             return Verdict::Drop(DropReason::NoAllocation);
         };
@@ -80,11 +84,17 @@ impl Server {
         };
         let peer = PeerAddr::new(peer);
         let Some(id) = self.table.find(&from.five_tuple) else {
-            return Verdict::Drop(DropReason::NoAllocation);
+            return Verdict::Drop(self.without_allocation(from));
         };
+        if self.table.get(id).is_some_and(|a| a.is_awaited_at(&from.five_tuple)) {
+            self.complete_move(now, id);
+        }
         let Some(allocation) = self.table.get(id) else {
             return Verdict::Drop(DropReason::NoAllocation);
         };
+        if allocation.transport == RelayTransport::Tcp {
+            return Verdict::Drop(DropReason::RelayTransport);
+        }
         let Some(access) = allocation.permitted(peer.ip(), now.mono) else {
             return Verdict::Drop(DropReason::NoPermission);
         };
@@ -152,6 +162,9 @@ impl Server {
         if allocation.relay(relay.family, now.mono).is_none() {
             return Verdict::Drop(DropReason::RelayGone);
         }
+        if allocation.is_adrift() {
+            return Verdict::Drop(DropReason::ClientAway);
+        }
         let channel = allocation.channel_to(from, now.mono);
         if channel.is_none() {
             match allocation.permitted(from.ip(), now.mono) {
@@ -189,7 +202,7 @@ impl Server {
     /// A peer that is a relay socket of this server is known to clients by its
     /// advertised address, also when its datagram came the short way.
     #[inline]
-    fn as_known_outside(&self, from: PeerAddr) -> PeerAddr {
+    pub(super) fn as_known_outside(&self, from: PeerAddr) -> PeerAddr {
         self.settings.relay.advertised_of(from.socket()).map_or(from, PeerAddr::new)
     }
 
@@ -211,6 +224,7 @@ impl Server {
         let Some(allocation) = self.table.get(relay.allocation) else { return };
         if allocation.relay(relay.family, now.mono).is_none()
             || allocation.permitted(peer.ip(), now.mono).is_none()
+            || allocation.is_adrift()
         {
             return;
         }

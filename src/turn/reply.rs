@@ -1,5 +1,6 @@
 //! Responses: what they need to know of their request, and how they are written.
 
+use super::alternate::Alternate;
 use crate::auth::Key;
 use crate::stun::{Attribute, Class, ErrorCode, Integrity, Message, Method, TransactionId, Writer};
 
@@ -83,6 +84,8 @@ pub(super) enum Reject {
     Error(ErrorCode, &'static str),
     /// An error response with REALM, NONCE and PASSWORD-ALGORITHMS.
     Challenge(ErrorCode, &'static str),
+    /// 300 with the addresses of another server.
+    Alternate(Alternate),
     /// 420 with the list of attributes.
     UnknownAttributes,
     /// No response.

@@ -5,8 +5,9 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::alternate::Alternates;
 use super::policy::Policy;
-use crate::auth::{Algorithm, Directory};
+use crate::auth::{Algorithm, Directory, Tokens};
 use crate::net::Family;
 
 /// Everything the core of a shard is configured with. Shared by all shards.
@@ -24,6 +25,11 @@ pub struct Settings {
     pub policy: Policy,
     /// NAT behaviour discovery (RFC 5780); `None`: Binding is answered without it.
     pub discovery: Option<Discovery>,
+    /// The servers that clients are sent to instead; `None`: nowhere.
+    pub alternates: Option<Alternates>,
+    /// The secret that mobility tickets are sealed with (RFC 8016), of any length;
+    /// `None`: allocations do not follow their clients.
+    pub mobility: Option<Box<[u8]>>,
     /// Answer Binding requests of RFC 3489 clients.
     pub rfc3489: bool,
     /// Let clients bind the channels that RFC 5766 had and RFC 8656 reserves.
@@ -37,6 +43,8 @@ pub struct Settings {
 pub struct AuthSettings {
     /// Users and secrets; `None`: STUN only, TURN requests are refused.
     pub directory: Option<Arc<Directory>>,
+    /// The keys of tokens (RFC 7635); `None`: tokens are not taken.
+    pub tokens: Option<Arc<Tokens>>,
     /// Ask the shell for users that the directory does not know.
     pub external: bool,
     /// Password algorithms in order of preference (RFC 8489 section 14.11).
@@ -73,6 +81,12 @@ pub struct Lifetimes {
     pub reservation: Duration,
     /// How long a request waits for an answer from outside.
     pub pending: Duration,
+    /// How long a connection to a peer may take to come about, 30 seconds or more
+    /// (RFC 6062 section 5.2).
+    pub connect: Duration,
+    /// How long a connection with a peer waits for its ConnectionBind: 30 seconds
+    /// (RFC 6062 sections 5.2 and 5.3).
+    pub connection_bind: Duration,
 }
 
 impl Default for Lifetimes {
@@ -84,6 +98,8 @@ impl Default for Lifetimes {
             channel: Duration::from_secs(600),
             reservation: Duration::from_secs(30),
             pending: Duration::from_secs(5),
+            connect: Duration::from_secs(30),
+            connection_bind: Duration::from_secs(30),
         }
     }
 }
@@ -99,6 +115,8 @@ pub struct Limits {
     pub permissions: usize,
     /// Channels of one allocation.
     pub channels: usize,
+    /// Connections with peers of one TCP allocation, those on their way included.
+    pub peer_connections: usize,
     /// Requests of one shard that wait for an answer from outside.
     pub pending: usize,
     /// Unauthenticated UDP answers per second and source prefix (IPv4 /24, IPv6
@@ -113,6 +131,7 @@ impl Default for Limits {
             allocations_per_user: 0,
             permissions: 256,
             channels: 256,
+            peer_connections: 64,
             pending: 1024,
             answers_per_prefix: 500,
         }
@@ -139,6 +158,8 @@ pub struct RelaySettings {
     pub ports: RangeInclusive<u16>,
     /// The family of an allocation whose client does not ask for one.
     pub default_family: DefaultFamily,
+    /// Relay TCP too (RFC 6062), for clients on TCP and TLS.
+    pub tcp: bool,
 }
 
 /// An address that sockets are bound to.

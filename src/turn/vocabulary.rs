@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::connection::{ConnectionId, PeerEndReason, PeerLink};
 use super::shard::ShardMessage;
 use crate::auth::StoredKeys;
 use crate::net::{ClientAddr, Family, FiveTuple, PeerAddr, RelayedAddr};
@@ -95,8 +96,17 @@ pub enum Verdict {
         /// Where to send it.
         client: SocketAddr,
     },
-    /// Nothing now; an [`Output`] will follow.
+    /// Nothing now; an [`Output`] will follow. On a stream, take the outputs before
+    /// the next frame is read: an [`Output::Splice`] may be among them.
     Queued,
+    /// Another shard has to see this packet: the client's connection moves there
+    /// with every byte that was read and not used, this packet first, and is
+    /// handed to that shard's core again. Over streams only, and only for clients
+    /// of whom this core keeps nothing. Nothing was answered or counted.
+    HandOver {
+        /// The shard that the connection belongs to from now on.
+        shard: u16,
+    },
     /// Nothing at all.
     Drop(DropReason),
 }
@@ -190,6 +200,16 @@ impl Header {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Ticket(pub(super) u64);
 
+/// What a relayed transport address speaks: REQUESTED-TRANSPORT (RFC 8656 section
+/// 18.8, RFC 6062 section 5.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RelayTransport {
+    /// A UDP socket.
+    Udp,
+    /// A TCP listener, whose address connections to peers come from as well.
+    Tcp,
+}
+
 /// Which port a new relay socket is to have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PortRequest {
@@ -242,6 +262,37 @@ pub enum Input {
         /// The next-hop MTU for "packet too big" errors, else 0.
         info: u32,
     },
+    /// The answer to [`Output::ConnectPeer`]: the peer took the connection.
+    PeerConnected {
+        /// The question.
+        connection: ConnectionId,
+        /// The connection. Its data is not read before [`Output::Splice`].
+        link: PeerLink,
+    },
+    /// The other answer to [`Output::ConnectPeer`]: refused, unreachable, or no
+    /// socket was left.
+    PeerFailed {
+        /// The question.
+        connection: ConnectionId,
+    },
+    /// A peer has connected to the listener of a TCP relay.
+    PeerAccepted {
+        /// The relay.
+        relay: RelayId,
+        /// The peer.
+        peer: PeerAddr,
+        /// The connection. Its data is not read before [`Output::Splice`].
+        link: PeerLink,
+    },
+    /// A connection with a peer is over, and the shell has closed it. Of one that
+    /// is spliced: both sides, whichever ended first, once what was read is
+    /// delivered; the client's side is not told as [`Input::LinkClosed`]. Of one
+    /// that is not: it broke. A peer that has only finished sending is not over:
+    /// what it sent is still to be delivered.
+    PeerClosed {
+        /// The connection.
+        link: PeerLink,
+    },
     /// A client's connection ended; its allocation goes with it.
     LinkClosed {
         /// The client.
@@ -274,11 +325,48 @@ pub enum Output {
         relay: RelayId,
         /// Which port.
         port: PortRequest,
+        /// A UDP socket or a TCP listener.
+        transport: RelayTransport,
     },
-    /// Close a relay socket and free its port.
+    /// Close a relay socket and free its port. The connections of a TCP relay are
+    /// gone by then: each got its [`Output::ClosePeer`] or [`Output::CancelConnect`].
     CloseRelay {
         /// The relay socket.
         relay: RelayId,
+    },
+    /// Connect to a peer from the address of a TCP relay; answer with
+    /// [`Input::PeerConnected`] or [`Input::PeerFailed`].
+    ConnectPeer {
+        /// The relay.
+        relay: RelayId,
+        /// Names the question.
+        connection: ConnectionId,
+        /// The peer, as it is reached from this host.
+        peer: PeerAddr,
+        /// The peer is an address of this server, and only its relay sockets may be
+        /// reached there: connect only if the port belongs to one.
+        relays_only: bool,
+    },
+    /// Give up a connection that is being made; no answer is waited for any more.
+    CancelConnect {
+        /// The question.
+        connection: ConnectionId,
+    },
+    /// From now on bytes pass between a client's connection and a peer's as they
+    /// are, in both directions, beginning with what either has sent already. Comes
+    /// behind the [`Output::Send`] with the response, which goes out first. The core
+    /// sees nothing of the client's connection any more.
+    Splice {
+        /// The client's side.
+        client: Link,
+        /// The peer's side.
+        peer: PeerLink,
+    },
+    /// Close a connection with a peer; of one that is spliced, both sides. Not
+    /// answered with [`Input::PeerClosed`].
+    ClosePeer {
+        /// The connection.
+        link: PeerLink,
     },
     /// Free a port that was set aside and never used.
     ReleasePort {
@@ -294,7 +382,9 @@ pub enum Output {
     },
     /// A channel's route came up or went away, for accelerators below the core.
     Route(Route),
-    /// Deliver to another shard's core as [`Input::FromShard`]. Never lost.
+    /// Deliver to another shard's core as [`Input::FromShard`]. Never lost, and in
+    /// order. Ports and relay sockets that the message is about go with it
+    /// ([`ShardMessage::ReservationAnswer`], [`ShardMessage::moved_relays`]).
     ToShard {
         /// The receiver.
         shard: u16,
@@ -372,6 +462,19 @@ pub enum Event {
         /// How long it lives without a refresh.
         lifetime: Duration,
     },
+    /// An allocation has followed its client (RFC 8016).
+    AllocationMoved {
+        /// Its id within this shard.
+        allocation: AllocationId,
+        /// The client.
+        five_tuple: FiveTuple,
+        /// Where the client was.
+        previous: FiveTuple,
+        /// The full user name.
+        username: Arc<str>,
+        /// The addresses that the client was told.
+        relayed: [Option<SocketAddr>; 2],
+    },
     /// An allocation ended.
     AllocationEnded {
         /// Its id within this shard.
@@ -400,6 +503,28 @@ pub enum Event {
         /// The deciding rule, in words.
         rule: String,
     },
+    /// Bytes pass between a client and a peer (RFC 6062).
+    PeerConnectionBound {
+        /// The allocation.
+        allocation: AllocationId,
+        /// The client's data connection.
+        five_tuple: FiveTuple,
+        /// The full user name.
+        username: Arc<str>,
+        /// The peer.
+        peer: PeerAddr,
+    },
+    /// A connection with a peer is over (RFC 6062).
+    PeerConnectionEnded {
+        /// The allocation.
+        allocation: AllocationId,
+        /// The peer.
+        peer: PeerAddr,
+        /// How long there was anything of it.
+        age: Duration,
+        /// Why it is over.
+        reason: PeerEndReason,
+    },
     /// Credentials were refused.
     AuthenticationFailed {
         /// The client.
@@ -418,6 +543,8 @@ pub enum EndReason {
     Expired,
     /// The client's connection ended.
     ConnectionClosed,
+    /// Its relay socket was lost.
+    RelayLost,
     /// The server stops.
     Stopped,
 }
@@ -428,16 +555,20 @@ impl fmt::Display for EndReason {
             Self::Deleted => "deleted by client",
             Self::Expired => "expired",
             Self::ConnectionClosed => "connection closed",
+            Self::RelayLost => "relay socket lost",
             Self::Stopped => "server stopped",
         })
     }
 }
 
-/// Why credentials were refused. Clients see 401 for the first two alike.
+/// Why credentials were refused. Clients see 401 for the first three alike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuthFailure {
     /// No such user, an expired time-limited name, or an unknown USERHASH.
     UnknownUser,
+    /// The token is not for this server, not sealed with this key, too old or not
+    /// the sender's (RFC 7635).
+    BadToken,
     /// The integrity check failed: wrong password.
     WrongPassword,
     /// The nonce is too old, or not this client's.
@@ -450,6 +581,7 @@ impl fmt::Display for AuthFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::UnknownUser => "unknown user, wrong secret or expired credential",
+            Self::BadToken => "invalid or expired token",
             Self::WrongPassword => "wrong password",
             Self::StaleNonce => "stale nonce",
             Self::NotTheOwner => "not the user of the allocation",
@@ -504,10 +636,18 @@ drop_reasons! {
     PeerFamily = "peer-family",
     /// The budget of unauthenticated answers of the client's prefix is used up.
     AnswerBudget = "answer-budget",
+    /// Datagrams for an allocation that relays TCP.
+    RelayTransport = "relay-transport",
+    /// A peer connected while the allocation had all the connections it may have.
+    TooManyConnections = "too-many-connections",
+    /// A peer connected while a connection to it was being made.
+    ConnectionExists = "connection-exists",
     /// A request that is already being worked on.
     InProgress = "in-progress",
     /// Too many requests wait for an answer from outside.
     TooManyPending = "too-many-pending",
+    /// The client's connection has ended, and it has not come back so far.
+    ClientAway = "client-away",
     /// The relay socket is gone.
     RelayGone = "relay-gone",
     /// The answer did not fit the reply buffer.

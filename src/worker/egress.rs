@@ -6,11 +6,11 @@
 //! few writes and no search.
 
 use super::Losses;
-use super::connection::Connections;
+use super::connection::{Connections, Scratch};
 use super::packets::UdpListener;
 use super::relay_sockets::RelaySockets;
 use super::token::ConnectionId;
-use crate::io::{Arena, Outgoing, Poll, SendBatch, SendReport, StreamBatch};
+use crate::io::{Arena, Outgoing, Poll, SendBatch, SendReport};
 use crate::turn::RelayId;
 
 /// The messages of one relay socket or connection in this turn.
@@ -40,7 +40,7 @@ pub(super) struct Egress {
     connections: Vec<ConnectionId>,
     order: Vec<u32>,
     datagrams: SendBatch,
-    frames: StreamBatch,
+    pub(super) streams: Scratch,
     pub(super) losses: Losses,
 }
 
@@ -54,7 +54,7 @@ impl Egress {
             connections: Vec::with_capacity(capacity),
             order: Vec::with_capacity(capacity),
             datagrams: SendBatch::new(),
-            frames: StreamBatch::new(),
+            streams: Scratch::new(),
             losses: Losses::default(),
         }
     }
@@ -154,7 +154,7 @@ impl Egress {
         for id in self.connections.drain(..) {
             let Some(connection) = connections.get_mut(id) else { continue };
             collect(&mut self.order, &self.next, &mut connection.chain);
-            let sent = connection.send(&mut self.frames, arena, &self.messages, &self.order, poll);
+            let sent = connection.send(&mut self.streams, arena, &self.messages, &self.order, poll);
             match sent {
                 Ok(dropped) => self.losses.slow_client += dropped,
                 Err(_) => broken.push(id),

@@ -3,12 +3,15 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc::{self, error::TryRecvError, error::TrySendError};
 
 use super::relay_sockets::Held;
+use super::tcp_relay::Moving;
 use crate::io::Waker;
+use crate::tls::Certificates;
 use crate::turn::ShardMessage;
 
 /// Messages that may wait for a worker.
@@ -29,9 +32,13 @@ pub enum Mail {
         from: u16,
         /// What it says.
         message: ShardMessage,
-        /// The socket of a port that the message hands over.
-        held: Option<Held>,
+        /// The sockets that the message hands over.
+        held: Vec<Held>,
     },
+    /// A client's connection that belongs here.
+    Connection(Moving),
+    /// Certificates for sessions that begin from now on.
+    Certificates(Arc<Certificates>),
     /// End every allocation and return.
     Stop,
 }
@@ -117,9 +124,16 @@ impl Exchange {
         }
     }
 
-    pub(super) fn send(&mut self, to: u16, message: ShardMessage, held: Option<Held>) {
+    pub(super) fn send(&mut self, to: u16, message: ShardMessage, held: Vec<Held>) {
         if let Some(waiting) = self.waiting.get_mut(usize::from(to)) {
             waiting.push_back(Mail::Shard { from: self.index, message, held });
+        }
+    }
+
+    /// Hands a client's connection to another worker.
+    pub(super) fn send_connection(&mut self, to: u16, moving: Moving) {
+        if let Some(waiting) = self.waiting.get_mut(usize::from(to)) {
+            waiting.push_back(Mail::Connection(moving));
         }
     }
 

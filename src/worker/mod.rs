@@ -21,6 +21,7 @@
 
 mod clock;
 mod connection;
+mod dtls;
 mod effects;
 mod egress;
 mod mailbox;
@@ -28,24 +29,35 @@ mod packets;
 mod ports;
 mod relay_sockets;
 mod streams;
+mod tcp_relay;
 mod token;
 
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::io::{Arena, Events, Interest, Poll, RecvBatch, TcpListener, UdpSocket};
-use crate::net::Now;
+use ipnet::IpNet;
+
+use crate::io::{Arena, Events, Interest, Poll, RecvBatch};
+use crate::net::{HashSeed, Now};
+use crate::tls::Certificates;
 use crate::turn::{Counters, MAX_REPLY, Server, Wheel};
 
 use clock::Clock;
 use connection::Connections;
+use dtls::DtlsClients;
 use egress::Egress;
 use relay_sockets::RelaySockets;
-use token::Token;
+use tcp_relay::TcpRelays;
+use token::{ConnectionId, Token};
 
+pub use dtls::DtlsLimits;
 pub use mailbox::{Mail, Mailbox, Post};
+pub use packets::DatagramListener;
 pub use ports::PortTable;
 pub use relay_sockets::{Held, RelayConfig};
+pub use streams::StreamListener;
+pub use tcp_relay::Moving;
 
 /// Packet buffers of a worker. A turn of the loop flushes when they run out.
 const SLOTS: usize = 512;
@@ -56,6 +68,9 @@ const EVENTS: usize = 1024;
 /// Datagrams taken from all relay sockets together per turn: what peers send must
 /// not keep clients waiting.
 const RELAY_BUDGET: usize = 2048;
+
+/// Bytes read from a TLS client at once: a few records.
+const CIPHER: usize = 64 << 10;
 
 /// Connections accepted per turn and listener.
 const ACCEPTS: usize = 16;
@@ -72,8 +87,12 @@ pub struct StreamLimits {
     pub idle: Duration,
     /// How long a frame that has begun may take to complete.
     pub frame: Duration,
+    /// How long a TLS handshake may take.
+    pub handshake: Duration,
     /// Bytes that may wait for a slow client.
     pub queue: usize,
+    /// Whose PROXY protocol headers are believed.
+    pub proxies: Vec<IpNet>,
 }
 
 /// What a worker is made of.
@@ -83,13 +102,19 @@ pub struct Parts {
     /// Number of this worker.
     pub index: u16,
     /// Its sockets for clients.
-    pub udp: Vec<UdpSocket>,
+    pub udp: Vec<DatagramListener>,
     /// Its listeners for clients.
-    pub tcp: Vec<TcpListener>,
+    pub tcp: Vec<StreamListener>,
+    /// The certificates of TLS and DTLS; `None`: neither is served.
+    pub certificates: Option<Arc<Certificates>>,
     /// Where its relay sockets are opened.
     pub relay: RelayConfig,
     /// How it treats stream clients.
     pub streams: StreamLimits,
+    /// How it treats DTLS clients.
+    pub dtls: DtlsLimits,
+    /// The hasher of its maps.
+    pub seed: HashSeed,
     /// Its mailbox.
     pub mailbox: Mailbox,
     /// The mailboxes of all workers, by number.
@@ -104,9 +129,17 @@ pub struct Worker {
     received: RecvBatch,
     egress: Egress,
     udp: Vec<packets::UdpListener>,
-    tcp: Vec<streams::Listener>,
+    tcp: Vec<StreamListener>,
     relays: RelaySockets,
+    tcp_relays: TcpRelays,
+    /// Connections with peers whose bytes may pass once the answers have gone.
+    spliced: Vec<ConnectionId>,
     connections: Connections,
+    certificates: Option<Arc<Certificates>>,
+    dtls: DtlsClients,
+    /// What was read from a TLS client, and what it means.
+    cipher: Box<[u8]>,
+    plain: Vec<u8>,
     /// Where the core writes answers to stream clients, which are packed from here.
     reply: Box<[u8; MAX_REPLY]>,
     /// Wakes connections to look at their deadlines.
@@ -140,6 +173,8 @@ impl Summary {
         mine.no_relay += others.no_relay;
         mine.refused_connections += others.refused_connections;
         mine.closed_connections += others.closed_connections;
+        mine.tls_failures += others.tls_failures;
+        mine.no_session += others.no_session;
     }
 }
 
@@ -162,6 +197,10 @@ pub struct Losses {
     pub refused_connections: u64,
     /// Connections closed for what they sent, or did not send in time.
     pub closed_connections: u64,
+    /// Sessions of TLS or DTLS that failed.
+    pub tls_failures: u64,
+    /// Datagrams that belong to no DTLS session, or should.
+    pub no_session: u64,
 }
 
 impl Worker {
@@ -173,14 +212,13 @@ impl Worker {
     pub fn new(parts: Parts) -> io::Result<Self> {
         let poll = Poll::new()?;
         let mut udp = Vec::new();
-        for (index, socket) in parts.udp.into_iter().enumerate() {
-            let listener = packets::UdpListener::new(socket)?;
+        for (index, listener) in parts.udp.into_iter().enumerate() {
+            let listener = packets::UdpListener::new(listener)?;
             poll.add(&listener.socket, Token::Udp(index as u32).encode(), Interest::READ)?;
             udp.push(listener);
         }
         let mut tcp = Vec::new();
-        for (index, socket) in parts.tcp.into_iter().enumerate() {
-            let listener = streams::Listener::new(socket)?;
+        for (index, listener) in parts.tcp.into_iter().enumerate() {
             poll.add(&listener.socket, Token::Tcp(index as u32).encode(), Interest::READ)?;
             tcp.push(listener);
         }
@@ -195,7 +233,13 @@ impl Worker {
             udp,
             tcp,
             relays: RelaySockets::new(parts.relay),
+            tcp_relays: TcpRelays::default(),
+            spliced: Vec::new(),
             connections: Connections::new(parts.streams.connections),
+            certificates: parts.certificates,
+            dtls: DtlsClients::new(parts.dtls, parts.seed),
+            cipher: vec![0; CIPHER].into(),
+            plain: Vec::new(),
             reply: Box::new([0; MAX_REPLY]),
             stream_timers: Wheel::new(clock.read().mono),
             limits: parts.streams,
@@ -231,16 +275,20 @@ impl Worker {
             match Token::decode(event.token) {
                 Token::Relay(_) => {}
                 Token::Udp(index) => self.on_udp_ready(now, index as usize),
-                Token::Connection(_) => streams = true,
-                Token::Tcp(_) | Token::Mailbox => control = true,
+                Token::Connection(_) | Token::Peer(_) => streams = true,
+                Token::Tcp(_) | Token::TcpRelay(_) | Token::Mailbox => control = true,
+                // They are woken by timers.
+                Token::Dtls(_) => {}
             }
         }
         self.on_relays(now, events);
         // 2. streams
         if streams {
             for event in events.iter() {
-                if let Token::Connection(id) = Token::decode(event.token) {
-                    self.on_connection_ready(now, id, &event);
+                match Token::decode(event.token) {
+                    Token::Connection(id) => self.on_connection_ready(now, id, &event),
+                    Token::Peer(id) => self.on_peer_ready(now, id, &event),
+                    _ => {}
                 }
             }
         }
@@ -273,7 +321,7 @@ impl Worker {
     /// something to do.
     fn finish(&mut self, now: Now) {
         self.carry_out(now);
-        while self.flush(now) {
+        while self.flush(now) || self.pump_spliced(now) {
             self.carry_out(now);
         }
     }
@@ -286,8 +334,10 @@ impl Worker {
             }
         }
         for event in events.iter() {
-            if let Token::Tcp(index) = Token::decode(event.token) {
-                self.on_accept_ready(now, index as usize);
+            match Token::decode(event.token) {
+                Token::Tcp(index) => self.on_accept_ready(now, index as usize),
+                Token::TcpRelay(index) => self.on_tcp_relay_ready(now, index),
+                _ => {}
             }
         }
         self.carry_out(now);

@@ -5,9 +5,11 @@ use std::io;
 use std::net::SocketAddr;
 
 use super::Worker;
+use super::dtls::Arrival;
 use super::token::Token;
-use crate::io::{Body, Event, Header, Outgoing, SlotId, UdpSocket};
+use crate::io::{Body, Datagram, Event, Header, Outgoing, SlotId, UdpSocket};
 use crate::net::{FiveTuple, Now, PeerAddr, Transport};
+use crate::stun::{Kind, classify};
 use crate::turn::{Client, Forward, Input, MAX_REPLY, RelayId, Verdict};
 
 /// Datagrams taken from a listener with one call.
@@ -25,18 +27,31 @@ const RELAY_BUDGET: usize = 64;
 /// ICMP errors taken from a relay socket per turn.
 const ERROR_BUDGET: usize = 16;
 
+/// A socket for clients, and what it takes.
+pub struct DatagramListener {
+    /// The socket.
+    pub socket: UdpSocket,
+    /// Whether STUN and ChannelData may come as they are.
+    pub plain: bool,
+    /// Whether DTLS may come.
+    pub dtls: bool,
+}
+
 /// A socket that clients send to.
 pub(super) struct UdpListener {
     pub(super) socket: UdpSocket,
+    plain: bool,
+    dtls: bool,
     local: SocketAddr,
     /// Bound to every address: answers must say which one they come from.
     wildcard: bool,
 }
 
 impl UdpListener {
-    pub(super) fn new(socket: UdpSocket) -> io::Result<Self> {
+    pub(super) fn new(listener: DatagramListener) -> io::Result<Self> {
+        let DatagramListener { socket, plain, dtls } = listener;
         let local = socket.local_addr()?;
-        Ok(Self { socket, local, wildcard: local.ip().is_unspecified() })
+        Ok(Self { socket, plain, dtls, local, wildcard: local.ip().is_unspecified() })
     }
 
     /// Whether it is bound to every address, `server` among them.
@@ -62,6 +77,11 @@ pub(super) struct Origin {
     pub(super) tos: u8,
 }
 
+fn arrival(listener: usize, datagram: &Datagram, server: SocketAddr) -> Arrival {
+    let Datagram { slot, len, from, tos, .. } = *datagram;
+    Arrival { listener, slot, len, from, server, tos }
+}
+
 /// The bytes of an answer of `len` bytes, which lies behind its request.
 fn behind(slot: SlotId, request: usize, len: usize) -> Body {
     let start = request as u32;
@@ -79,7 +99,9 @@ impl Worker {
 
     /// Takes one batch from a listener; true when that was all there is.
     fn receive_from_clients(&mut self, now: Now, index: usize) -> bool {
-        self.make_room(now, LISTENER_BATCH);
+        let UdpListener { plain, dtls, .. } = self.udp[index];
+        // What sessions have to say takes slots of its own.
+        self.make_room(now, if dtls { 4 * LISTENER_BATCH } else { LISTENER_BATCH });
         let listener = &self.udp[index];
         // An error here is about memory; the loop will come back.
         let received =
@@ -94,6 +116,14 @@ impl Worker {
                 continue;
             }
             let server = datagram.local.map_or(local, |ip| SocketAddr::new(ip, local.port()));
+            if dtls && self.is_dtls(datagram.slot, datagram.len) {
+                self.on_dtls(now, arrival(index, &datagram, server));
+                continue;
+            }
+            if !plain {
+                self.egress.losses.no_session += 1;
+                continue;
+            }
             let five_tuple = FiveTuple::new(Transport::Udp, datagram.from, server);
             let client = Client { five_tuple, link };
             let (packet, room) = self.arena.split(datagram.slot, datagram.len);
@@ -112,10 +142,15 @@ impl Worker {
                         self.reply(index, server, client, body);
                     }
                 }
-                Verdict::Queued | Verdict::Drop(_) => {}
+                // Only connections are handed over.
+                Verdict::Queued | Verdict::HandOver { .. } | Verdict::Drop(_) => {}
             }
         }
         received.drained
+    }
+
+    fn is_dtls(&self, slot: SlotId, len: usize) -> bool {
+        classify(&self.arena.bytes(slot)[..len]) == Kind::Dtls
     }
 
     /// Sends an answer through a listener.
@@ -151,7 +186,8 @@ impl Worker {
         let mut asked = RELAY_BATCH.min(budget);
         let mut used = 0;
         while used < budget {
-            self.make_room(now, asked);
+            // Data for a DTLS client takes a slot more.
+            self.make_room(now, 2 * asked);
             let Some(relay) = self.relays.get(id) else { break };
             let received = relay.socket.recv_batch(&mut self.arena, &mut self.received, asked);
             let Ok(received) = received else { break };
@@ -227,7 +263,12 @@ impl Worker {
                     Token::Connection(id) => {
                         self.egress.add_for_connection(&mut self.connections, id, message);
                     }
-                    Token::Relay(_) | Token::Tcp(_) | Token::Mailbox => {}
+                    Token::Dtls(id) => self.send_to_dtls(id, &message),
+                    Token::Relay(_)
+                    | Token::Tcp(_)
+                    | Token::TcpRelay(_)
+                    | Token::Peer(_)
+                    | Token::Mailbox => {}
                 }
             }
         }

@@ -8,12 +8,15 @@ use std::sync::Arc;
 use super::egress::Chain;
 use super::ports::PortTable;
 use super::token::Token;
-use crate::io::{Interest, Poll, UdpOptions, UdpSocket};
+use crate::io::{Interest, Poll, TcpListener, UdpOptions, UdpSocket};
 use crate::net::{Family, RelayedAddr};
 use crate::turn::{HostAddress, PortRequest, RelayId};
 
 /// How often another process may turn out to hold a port that the table calls free.
 const ATTEMPTS: usize = 16;
+
+/// Peers that may wait to be accepted by a TCP relay.
+const PEERS_WAITING: usize = 64;
 
 /// Where relay sockets are opened.
 #[derive(Clone)]
@@ -47,12 +50,18 @@ pub(super) struct RelaySocket {
     pub(super) chain: Chain,
 }
 
-/// A socket on a port that was set aside. It follows the port when another worker
-/// gets it.
+/// A socket on its way to another worker, which gets its port.
 #[derive(Debug)]
 pub struct Held {
     address: RelayedAddr,
     socket: UdpSocket,
+}
+
+impl Held {
+    /// The family of its address.
+    pub(super) fn family(&self) -> Family {
+        self.address.family()
+    }
 }
 
 /// A socket on a port that is taken.
@@ -103,9 +112,42 @@ impl RelaySockets {
         };
         let Fresh { address, port, socket, reserved } = fresh;
         let local = RelayedAddr::new(SocketAddr::new(address.local, port));
+        if let Err(error) = self.register(id, local, socket, poll) {
+            reserved.into_iter().for_each(|reserved| self.release(reserved));
+            return Err(error);
+        }
+        let advertised = SocketAddr::new(address.advertised, local.port());
+        Ok(Opened { local, advertised, reserved })
+    }
+
+    /// Gives up an open relay socket, for the worker that its allocation moves to.
+    /// What is about to leave through it is lost.
+    pub(super) fn detach(&mut self, id: RelayId, poll: &Poll) -> Option<Held> {
+        let slot = self.sockets.get_mut(id.index())?;
+        let relay = slot.take_if(|relay| relay.id == id)?;
+        // It was added when it was opened, and an event more would find no relay.
+        let _ = poll.remove(&relay.socket);
+        Some(Held { address: relay.local, socket: relay.socket })
+    }
+
+    /// Takes over a relay socket of another worker.
+    ///
+    /// # Errors
+    /// When the kernel has no room for its events; its port is free then.
+    pub(super) fn attach(&mut self, id: RelayId, held: Held, poll: &Poll) -> io::Result<()> {
+        self.register(id, held.address, held.socket, poll)
+    }
+
+    /// Reads a socket from now on, or closes it and frees its port.
+    fn register(
+        &mut self,
+        id: RelayId,
+        local: RelayedAddr,
+        socket: UdpSocket,
+        poll: &Poll,
+    ) -> io::Result<()> {
         if let Err(error) = poll.add(&socket, Token::Relay(id).encode(), Interest::READ) {
             self.config.ports.free(local.ip(), local.port());
-            reserved.into_iter().for_each(|reserved| self.release(reserved));
             return Err(error);
         }
         if self.sockets.len() <= id.index() {
@@ -117,8 +159,49 @@ impl RelaySockets {
             // will not find it.
             self.config.ports.free(old.local.ip(), old.local.port());
         }
-        let advertised = SocketAddr::new(address.advertised, local.port());
-        Ok(Opened { local, advertised, reserved })
+        Ok(())
+    }
+
+    /// Opens the listener of a TCP relay on a free port, at the addresses of the
+    /// family in turn; it, its address, and that which clients are told.
+    pub(super) fn open_listener(
+        &mut self,
+        family: Family,
+    ) -> io::Result<(TcpListener, RelayedAddr, SocketAddr)> {
+        let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
+        let addresses: Vec<_> = self.of_family(family).collect();
+        for address in addresses {
+            let mut refused = Vec::new();
+            let mut opened = None;
+            for _ in 0..ATTEMPTS {
+                let random = self.random.next()?;
+                let Some(port) = self.config.ports.take(address.local, false, random) else {
+                    break;
+                };
+                let local = SocketAddr::new(address.local, port);
+                match TcpListener::bind(local, true, PEERS_WAITING) {
+                    Ok(listener) => {
+                        opened = Some((listener, port));
+                        break;
+                    }
+                    Err(error) => {
+                        refused.push(port);
+                        last = error;
+                    }
+                }
+            }
+            refused.into_iter().for_each(|port| self.config.ports.free(address.local, port));
+            if let Some((listener, port)) = opened {
+                let local = RelayedAddr::new(SocketAddr::new(address.local, port));
+                return Ok((listener, local, SocketAddr::new(address.advertised, port)));
+            }
+        }
+        Err(last)
+    }
+
+    /// Frees the port of a TCP relay.
+    pub(super) fn free_port(&self, local: RelayedAddr) {
+        self.config.ports.free(local.ip(), local.port());
     }
 
     /// Closes a relay socket and frees its port; the kernel forgets its events.

@@ -2,12 +2,14 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::time::Instant;
 
-use super::connection::Connection;
+use super::connection::{Accepts, Cipher, Connection, Layer};
 use super::packets::Origin;
 use super::token::{ConnectionId, Token};
 use super::{ACCEPT_PAUSE, ACCEPTS, Worker};
+use crate::front::{self, Detect};
 use crate::io::{
     Accept, Body, Event, Interest, Outgoing, ReadOutcome, SLOT, SlotId, TcpListener, TcpStream,
 };
@@ -26,15 +28,18 @@ const STRANGER_READ: usize = 4096;
 /// Bytes that may wait for such a client.
 const STRANGER_QUEUE: usize = 16 << 10;
 
-/// A socket that clients connect to.
-pub(super) struct Listener {
-    pub(super) socket: TcpListener,
-}
+/// Bytes of media that may lie unsent in the kernel: what waits with us instead
+/// can still be dropped for newer.
+const UNSENT: usize = 64 << 10;
 
-impl Listener {
-    pub(super) fn new(socket: TcpListener) -> io::Result<Self> {
-        Ok(Self { socket })
-    }
+/// A socket that clients connect to.
+pub struct StreamListener {
+    /// The socket.
+    pub socket: TcpListener,
+    /// Whether STUN may come as it is.
+    pub plain: bool,
+    /// Whether TLS may come.
+    pub tls: bool,
 }
 
 /// Answers of one read, packed into as few slots as possible.
@@ -46,7 +51,7 @@ impl Worker {
     pub(super) fn on_accept_ready(&mut self, now: Now, index: usize) {
         for _ in 0..ACCEPTS {
             match self.tcp[index].socket.accept() {
-                Ok(Accept::Stream(stream, from)) => self.on_accepted(now, stream, from),
+                Ok(Accept::Stream(stream, from)) => self.on_accepted(now, index, stream, from),
                 Ok(Accept::Aborted) => {}
                 Ok(Accept::WouldBlock) | Err(_) => return,
                 Ok(Accept::Exhausted(_)) => return self.pause_accepting(now),
@@ -54,19 +59,26 @@ impl Worker {
         }
     }
 
-    fn on_accepted(&mut self, now: Now, stream: TcpStream, from: SocketAddr) {
+    fn on_accepted(&mut self, now: Now, index: usize, stream: TcpStream, from: SocketAddr) {
         if self.connections.is_full() {
             self.egress.losses.refused_connections += 1;
             return;
         }
         // A connection that has broken already is as good as none.
         let Ok(server) = stream.local_addr() else { return };
-        let set_up = stream.set_nodelay(true).and(stream.set_user_timeout(USER_TIMEOUT));
+        let set_up = stream
+            .set_nodelay(true)
+            .and(stream.set_user_timeout(USER_TIMEOUT))
+            .and(stream.set_not_sent_low_at(UNSENT));
         if set_up.is_err() {
             return;
         }
+        let StreamListener { plain, tls, .. } = self.tcp[index];
+        let proxy = self.limits.proxies.iter().any(|network| network.contains(&from.ip()));
+        let accepts = Accepts { plain, tls, proxy };
         let five_tuple = FiveTuple::new(Transport::Tcp, from, server);
-        let connection = self.connections.insert(stream, five_tuple, now.mono, self.limits.queue);
+        let connection =
+            self.connections.insert(stream, five_tuple, accepts, now.mono, self.limits.queue);
         let token = Token::Connection(connection.id);
         if self.poll.add(&connection.stream, token.encode(), Interest::READ).is_err() {
             let id = connection.id;
@@ -78,7 +90,7 @@ impl Worker {
     }
 
     /// Has a connection looked at by `at`. One timer per connection counts.
-    fn watch(&mut self, id: ConnectionId, at: Instant) {
+    pub(super) fn watch(&mut self, id: ConnectionId, at: Instant) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         if connection.timer.is_none_or(|armed| at < armed) {
             connection.timer = Some(at);
@@ -87,7 +99,7 @@ impl Worker {
     }
 
     /// No descriptors left: new connections wait in the kernel for a while.
-    fn pause_accepting(&mut self, now: Now) {
+    pub(super) fn pause_accepting(&mut self, now: Now) {
         self.accept_paused_until = Some(now.mono + ACCEPT_PAUSE);
         self.set_accepting(Interest::NONE);
     }
@@ -103,10 +115,14 @@ impl Worker {
             // The listener was added at the start and stays.
             let _ = self.poll.modify(&listener.socket, token, interest);
         }
+        self.set_accepting_peers(interest);
     }
 
     pub(super) fn on_connection_ready(&mut self, now: Now, id: ConnectionId, event: &Event) {
         let Some(connection) = self.connections.get_mut(id) else { return };
+        if let Some(peer) = connection.data {
+            return self.pump(now, peer);
+        }
         if event.writable && connection.drain(&self.poll).is_err() {
             return self.close_connection(now, id);
         }
@@ -117,14 +133,23 @@ impl Worker {
 
     /// One read, and every frame that it completes.
     fn read_connection(&mut self, now: Now, id: ConnectionId) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        let known = self.core.has_allocation(&connection.five_tuple);
+        connection.set_queue_bound(if known { self.limits.queue } else { STRANGER_QUEUE });
+        match connection.layer {
+            Layer::Tls(_) => self.read_tls(now, id, known),
+            Layer::Plain | Layer::Unknown => self.read_plain(now, id, known),
+        }
+    }
+
+    /// Reads behind what is kept of a frame.
+    fn read_plain(&mut self, now: Now, id: ConnectionId, known: bool) {
         // One slot for what is read, at most two for answers to it.
         self.make_room(now, 3);
         let (Some(slot), Some(connection)) = (self.arena.take(), self.connections.get_mut(id))
         else {
             return;
         };
-        let known = self.core.has_allocation(&connection.five_tuple);
-        connection.set_queue_bound(if known { self.limits.queue } else { STRANGER_QUEUE });
         let buffer = self.arena.bytes_mut(slot);
         let held = connection.partial.len();
         buffer[..held].copy_from_slice(&connection.partial);
@@ -134,11 +159,129 @@ impl Worker {
             Ok(ReadOutcome::WouldBlock) => return,
             Ok(ReadOutcome::Closed) | Err(_) => return self.close_connection(now, id),
         };
-        let client = connection.client();
-        let consumed = self.on_frames(now, client, slot, len, known);
+        match connection.layer {
+            Layer::Unknown => self.on_opening(now, id, slot, len),
+            Layer::Plain | Layer::Tls(_) => self.on_bytes(now, id, slot, len),
+        }
+    }
+
+    fn read_tls(&mut self, now: Now, id: ConnectionId, known: bool) {
+        let mut cipher = std::mem::take(&mut self.cipher);
+        let room = if known { cipher.len() } else { STRANGER_READ };
+        self.decrypt(now, id, Cipher::Fresh(&mut cipher[..room]));
+        self.cipher = cipher;
+    }
+
+    /// Takes what a TLS client sent, and every frame in it.
+    fn decrypt(&mut self, now: Now, id: ConnectionId, cipher: Cipher<'_>) {
         let Some(connection) = self.connections.get_mut(id) else { return };
-        match consumed {
-            Ok(consumed) if known || len - consumed <= STRANGER_READ => {
+        let mut plain = std::mem::take(&mut self.plain);
+        plain.clear();
+        let streams = &mut self.egress.streams;
+        let outcome = connection.read_tls(cipher, &mut plain, streams, &self.poll);
+        // What came before the end counts.
+        self.on_plaintext(now, id, &plain);
+        self.plain = plain;
+        match outcome {
+            Ok(ReadOutcome::Data(_) | ReadOutcome::WouldBlock) => {}
+            Ok(ReadOutcome::Closed) => self.close_connection(now, id),
+            Err(error) => {
+                if error.kind() == io::ErrorKind::InvalidData {
+                    self.egress.losses.tls_failures += 1;
+                }
+                self.close_connection(now, id);
+            }
+        }
+    }
+
+    /// Puts plaintext behind what is kept of a frame, a slot at a time.
+    pub(super) fn on_plaintext(&mut self, now: Now, id: ConnectionId, mut plain: &[u8]) {
+        while !plain.is_empty() {
+            self.make_room(now, 3);
+            let (Some(slot), Some(connection)) = (self.arena.take(), self.connections.get_mut(id))
+            else {
+                return;
+            };
+            let buffer = self.arena.bytes_mut(slot);
+            let held = connection.partial.len();
+            let part = plain.len().min(buffer.len() - held);
+            buffer[..held].copy_from_slice(&connection.partial);
+            buffer[held..held + part].copy_from_slice(&plain[..part]);
+            plain = &plain[part..];
+            self.on_bytes(now, id, slot, held + part);
+        }
+    }
+
+    /// The first bytes of a connection decide what it is.
+    fn on_opening(&mut self, now: Now, id: ConnectionId, slot: SlotId, len: usize) {
+        let mut at = 0;
+        while let Some(connection) = self.connections.get_mut(id) {
+            let bytes = &self.arena.bytes(slot)[at..len];
+            let accepts = connection.accepts;
+            match front::detect(bytes) {
+                Detect::NeedMore => return self.wait_for_more(now, id, slot, at..len),
+                Detect::ProxyV1 | Detect::ProxyV2 if accepts.proxy => {
+                    match front::proxy::parse(bytes) {
+                        Ok(Some(header)) => {
+                            at += header.len;
+                            connection.on_behalf_of(header.addresses);
+                        }
+                        Ok(None) => return self.wait_for_more(now, id, slot, at..len),
+                        Err(_) => break,
+                    }
+                }
+                Detect::Tls if accepts.tls => {
+                    let Some(certificates) = &self.certificates else { break };
+                    connection.begin_tls(certificates, now.mono);
+                    connection.partial = Vec::new();
+                    connection.partial_since = None;
+                    let hello = bytes.to_vec();
+                    self.watch(id, now.mono + self.limits.handshake);
+                    return self.decrypt(now, id, Cipher::Taken(&hello));
+                }
+                Detect::Stun | Detect::ChannelData if accepts.plain => {
+                    connection.layer = Layer::Plain;
+                    self.arena.bytes_mut(slot).copy_within(at..len, 0);
+                    return self.on_bytes(now, id, slot, len - at);
+                }
+                _ => break,
+            }
+        }
+        self.egress.losses.closed_connections += 1;
+        self.close_connection(now, id);
+    }
+
+    /// Keeps the first bytes of a connection until more of them have come.
+    fn wait_for_more(&mut self, now: Now, id: ConnectionId, slot: SlotId, range: Range<usize>) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        if keep_partial(connection, now, &self.arena.bytes(slot)[range], false) {
+            self.watch(id, now.mono + self.limits.frame);
+        }
+    }
+
+    /// Every whole frame in a slot; the rest of it is kept.
+    fn on_bytes(&mut self, now: Now, id: ConnectionId, slot: SlotId, len: usize) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        let client = connection.client();
+        let known = self.core.has_allocation(&client.five_tuple);
+        let progress = self.on_frames(now, client, slot, len, known);
+        let rest = |worker: &Self, at: usize| worker.arena.bytes(slot)[at..len].to_vec();
+        match progress {
+            Ok(Progress::Queued(at)) => {
+                let rest = rest(self, at);
+                return self.go_on(now, id, &rest);
+            }
+            Ok(Progress::Elsewhere(shard, at)) => {
+                let rest = rest(self, at);
+                self.carry_out(now);
+                self.flush(now);
+                return self.hand_over(id, shard, rest);
+            }
+            Ok(Progress::Done(_)) | Err(NotFrames) => {}
+        }
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        match progress {
+            Ok(Progress::Done(consumed)) if known || len - consumed <= STRANGER_READ => {
                 let rest = &self.arena.bytes(slot)[consumed..len];
                 if keep_partial(connection, now, rest, consumed > 0) {
                     self.watch(id, now.mono + self.limits.frame);
@@ -151,8 +294,22 @@ impl Worker {
         }
     }
 
-    /// Hands every whole frame in a slot to the core; returns where the rest starts.
-    /// Nobody has a channel before an allocation, but "GET" looks like one.
+    /// After a request that was not answered at once: what the core wants is done
+    /// before the bytes behind it are looked at, since they may be another's now.
+    fn go_on(&mut self, now: Now, id: ConnectionId, rest: &[u8]) {
+        self.carry_out(now);
+        self.flush(now);
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        connection.partial = Vec::new();
+        connection.partial_since = None;
+        match connection.data {
+            Some(peer) => self.begin_with(peer, rest),
+            None => self.on_plaintext(now, id, rest),
+        }
+    }
+
+    /// Hands whole frames in a slot to the core. Nobody has a channel before an
+    /// allocation, but "GET" looks like one.
     fn on_frames(
         &mut self,
         now: Now,
@@ -160,7 +317,7 @@ impl Worker {
         slot: SlotId,
         len: usize,
         known: bool,
-    ) -> Result<usize, NotFrames> {
+    ) -> Result<Progress, NotFrames> {
         let mut answers = Answers { slot: None };
         let mut at = 0;
         while at < len {
@@ -179,12 +336,14 @@ impl Worker {
                     self.forward(Origin { slot, start: at as u32, tos: 0 }, &forward);
                 }
                 Verdict::Reply { len } => self.answer(client, &mut answers, len),
+                Verdict::Queued => return Ok(Progress::Queued(at + frame)),
+                Verdict::HandOver { shard } => return Ok(Progress::Elsewhere(shard, at)),
                 // What leaves another way than it came does so over UDP.
-                Verdict::ReplyFrom { .. } | Verdict::Queued | Verdict::Drop(_) => {}
+                Verdict::ReplyFrom { .. } | Verdict::Drop(_) => {}
             }
             at += frame;
         }
-        Ok(at)
+        Ok(Progress::Done(at))
     }
 
     /// Sends the first `len` bytes of the reply buffer.
@@ -216,8 +375,10 @@ impl Worker {
         let mut due = Vec::new();
         self.stream_timers.expire(now.mono, &mut due);
         for token in due {
-            if let Token::Connection(id) = token {
-                self.check_deadlines(now, id);
+            match token {
+                Token::Connection(id) => self.check_deadlines(now, id),
+                Token::Dtls(id) => self.on_session_timer(now, id),
+                _ => {}
             }
         }
     }
@@ -228,12 +389,13 @@ impl Worker {
             return;
         }
         connection.timer = None;
-        if self.core.has_allocation(&connection.five_tuple) {
+        if connection.data.is_some() || self.core.has_allocation(&connection.five_tuple) {
             connection.idle_since = now.mono;
         }
         let frame_due = connection.partial_since.map(|since| since + self.limits.frame);
+        let handshake_due = connection.handshaking_since().map(|at| at + self.limits.handshake);
         let idle_due = connection.idle_since + self.limits.idle;
-        let next = frame_due.map_or(idle_due, |at| at.min(idle_due));
+        let next = [frame_due, handshake_due].into_iter().flatten().fold(idle_due, Instant::min);
         if next <= now.mono {
             self.egress.losses.closed_connections += 1;
             return self.close_connection(now, id);
@@ -242,7 +404,8 @@ impl Worker {
     }
 
     pub(super) fn close_connection(&mut self, now: Now, id: ConnectionId) {
-        if let Some(connection) = self.connections.remove(id) {
+        if let Some(mut connection) = self.connections.remove(id) {
+            connection.say_goodbye();
             let Client { five_tuple, link } = connection.client();
             self.core.handle_input(now, Input::LinkClosed { five_tuple, link });
         }
@@ -250,7 +413,19 @@ impl Worker {
 }
 
 /// The bytes are neither STUN nor ChannelData.
+#[derive(Clone, Copy)]
 struct NotFrames;
+
+/// How far the frames in a slot were taken.
+#[derive(Clone, Copy)]
+enum Progress {
+    /// To the last whole one; the rest starts there.
+    Done(usize),
+    /// Behind a request that the core has not answered at once.
+    Queued(usize),
+    /// Before a request that another worker is to answer.
+    Elsewhere(u16, usize),
+}
 
 /// Keeps the beginning of a frame; true when it is a new one, whose deadline is to
 /// be watched.

@@ -17,6 +17,12 @@ pub(super) enum Token {
     Udp(u32),
     Tcp(u32),
     Connection(ConnectionId),
+    /// A DTLS client: no descriptor of its own.
+    Dtls(ConnectionId),
+    /// The listener of a TCP relay.
+    TcpRelay(u32),
+    /// A connection with a peer.
+    Peer(ConnectionId),
     Mailbox,
 }
 
@@ -26,9 +32,23 @@ const UDP: u64 = 0;
 const TCP: u64 = 1;
 const CONNECTION: u64 = 2;
 const MAILBOX: u64 = 3;
+const DTLS: u64 = 4;
+const TCP_RELAY: u64 = 5;
+const PEER: u64 = 6;
 
 /// Connections per worker: 2^28, more than there are file descriptors.
 const INDEX_BITS: u32 = 28;
+
+impl ConnectionId {
+    fn encode(self) -> u64 {
+        u64::from(self.generation) << INDEX_BITS | u64::from(self.index)
+    }
+
+    fn decode(token: u64) -> Self {
+        let index = token as u32 & ((1 << INDEX_BITS) - 1);
+        Self { index, generation: (token >> INDEX_BITS) as u32 }
+    }
+}
 
 impl Token {
     pub(super) fn encode(self) -> u64 {
@@ -37,9 +57,10 @@ impl Token {
             Self::Relay(relay) => relay.token(),
             Self::Udp(index) => own(UDP, index.into()),
             Self::Tcp(index) => own(TCP, index.into()),
-            Self::Connection(id) => {
-                own(CONNECTION, u64::from(id.generation) << INDEX_BITS | u64::from(id.index))
-            }
+            Self::Connection(id) => own(CONNECTION, id.encode()),
+            Self::Dtls(id) => own(DTLS, id.encode()),
+            Self::TcpRelay(index) => own(TCP_RELAY, index.into()),
+            Self::Peer(id) => own(PEER, id.encode()),
             Self::Mailbox => own(MAILBOX, 0),
         }
     }
@@ -51,10 +72,10 @@ impl Token {
         match (token >> KIND_SHIFT) & 7 {
             UDP => Self::Udp(token as u32),
             TCP => Self::Tcp(token as u32),
-            CONNECTION => Self::Connection(ConnectionId {
-                index: token as u32 & ((1 << INDEX_BITS) - 1),
-                generation: (token >> INDEX_BITS) as u32,
-            }),
+            CONNECTION => Self::Connection(ConnectionId::decode(token)),
+            DTLS => Self::Dtls(ConnectionId::decode(token)),
+            TCP_RELAY => Self::TcpRelay(token as u32),
+            PEER => Self::Peer(ConnectionId::decode(token)),
             _ => Self::Mailbox,
         }
     }
@@ -73,6 +94,8 @@ mod tests {
         let connection = ConnectionId { index: (1 << INDEX_BITS) - 1, generation: u32::MAX };
         for token in
             [Token::Udp(7), Token::Tcp(u32::MAX), Token::Connection(connection), Token::Mailbox]
+                .into_iter()
+                .chain([Token::Dtls(connection), Token::Peer(connection), Token::TcpRelay(9)])
         {
             assert_eq!(Token::decode(token.encode()), token);
         }

@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
 """Two aioice agents that may only use the relay exchange messages.
 
-aioice_pair.py udp|tcp ADDRESS PORT USER PASSWORD; prints `received N/M`.
+aioice_pair.py udp|tcp|tls ADDRESS PORT USER PASSWORD CERTIFICATE; prints
+`received N/M`. The certificate is the one to trust over TLS.
 """
 
 import asyncio
+import ssl
 import sys
 
 from aioice import Connection, TransportPolicy
@@ -15,12 +17,13 @@ SECONDS_TO_CONNECT = 15
 SECONDS_PER_MESSAGE = 5
 
 
-async def main(transport, address, port, user, password):
+async def main(transport, address, port, user, password, certificate):
     turn = {
         "turn_server": (address, int(port)),
         "turn_username": user,
         "turn_password": password,
-        "turn_transport": transport,
+        "turn_transport": "udp" if transport == "udp" else "tcp",
+        "turn_ssl": ssl.create_default_context(cafile=certificate) if transport == "tls" else False,
         "transport_policy": TransportPolicy.RELAY,
     }
     a = Connection(ice_controlling=True, **turn)

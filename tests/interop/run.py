@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Foreign clients against the server on loopback: coturn's tools and aioice.
+"""Foreign clients against the server on loopback: coturn's tools, OpenSSL's, aioice.
 
 A client's exit code proves little (coturn's ends with 0 after losing half of
 its packets), so each case reads what the client says it sent and received.
@@ -12,13 +12,13 @@ import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "lab"))
 
-from processes import Running, exit_on_signals, run  # noqa: E402
+from processes import Running, exit_on_signals, must_run, run  # noqa: E402
 from report import Report, parse_arguments  # noqa: E402
 from server import REPOSITORY, SECRET, Setup, start_server  # noqa: E402
 
@@ -27,6 +27,12 @@ SECONDS_PER_CASE = 45
 # coturn's client spends its time waiting, not working.
 CASES_AT_ONCE = 4
 MESSAGES_PER_SESSION = 5
+# What the certificate is for, besides the loopback addresses.
+HOST_NAME = "turn.example.org"
+# coturn's client, 4.6, draws a version for each connection.
+DRAWS_OF_A_VERSION = 8
+# Lets OpenSSL's client speak versions that it would not by itself.
+OLD = ("-cipher", "ALL:@SECLEVEL=0")
 
 
 @dataclass(frozen=True)
@@ -40,9 +46,10 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Target:
-    """A running server, and the echo that plays the peer."""
+    """A running server, its certificate, and the echo that plays the peer."""
 
     port: int
+    certificate: Path
     echo_port: int
     user: str
     password: str
@@ -88,13 +95,26 @@ def start_servers(stack, kind, count):
     """By what they authenticate with, since coturn cannot do both at once."""
     directory = stack.enter_context(tempfile.TemporaryDirectory())
     echo_port = start_echo(stack)
+    certificate = make_certificate(Path(directory))
     return {
-        auth: start(stack, kind, auth, count, echo_port, directory)
+        auth: start(stack, kind, auth, count, echo_port, directory, certificate)
         for auth in ("users", "secret")
     }
 
 
-def start(stack, kind, auth, count, echo_port, directory):
+def make_certificate(directory):
+    """Files of a certificate that signed itself, and of its key."""
+    chain, key = directory / "chain.pem", directory / "key.pem"
+    must_run([
+        *("openssl", "req", "-x509", "-nodes", "-days", "2", "-newkey", "rsa:2048"),
+        *("-subj", f"/CN={HOST_NAME}"),
+        *("-addext", f"subjectAltName=DNS:{HOST_NAME},IP:127.0.0.1,IP:::1"),
+        *("-keyout", str(key), "-out", str(chain)),
+    ])
+    return chain, key
+
+
+def start(stack, kind, auth, count, echo_port, directory, certificate):
     """One server, and for each case a target with a user of its own.
 
     The clients leave allocations behind, which must not count against the
@@ -109,11 +129,12 @@ def start(stack, kind, auth, count, echo_port, directory):
         allow_peers=("127.0.0.0/8", "::1/128"),
         users=users,
         secrets=(SECRET,) if auth == "secret" else (),
+        certificate=certificate,
     )
     home = Path(directory, auth)
     home.mkdir()
     server = stack.enter_context(start_server(kind, setup, home))
-    return server, [Target(port, echo_port, *user) for user in users.items()]
+    return server, [Target(port, certificate[0], echo_port, *user) for user in users.items()]
 
 
 def start_echo(stack):
@@ -179,8 +200,10 @@ class Uclient:
         ]
 
     def run(self, target):
+        return self.judge(run(self.command(target), SECONDS_PER_CASE))
+
+    def judge(self, ended):
         wanted = self.sessions * MESSAGES_PER_SESSION
-        ended = run(self.command(target), SECONDS_PER_CASE)
         sent, received = totals(ended.output)
         lossless = "Total lost packets 0 (" in ended.output
         passed = ended.code == 0 and lossless and sent == received == wanted
@@ -188,6 +211,27 @@ class Uclient:
         if not passed:
             detail += f", sent {sent}, {ended.ending}"
         return Outcome(passed, detail, ended.last_lines())
+
+
+@dataclass(frozen=True)
+class UclientSecure(Uclient):
+    """Over TLS or DTLS, run until the client chose a version that is served.
+
+    It draws one at random for each connection and tries again when refused, but
+    not for ever; half of those it knows nobody should speak any more.
+    """
+
+    def run(self, target):
+        command = self.command(target, options=("-v", *self.options))
+        for _ in range(DRAWS_OF_A_VERSION):
+            ended = run(command, SECONDS_PER_CASE)
+            outcome = self.judge(ended)
+            agreed = sorted(set(re.findall(r"method=(D?TLSv[0-9.]+)", ended.output)))
+            if outcome.passed or " alert " not in ended.output:
+                break
+        passed = outcome.passed and bool(agreed)
+        detail = " ".join([outcome.detail, *agreed])
+        return replace(outcome, passed=passed, detail=detail)
 
 
 @dataclass(frozen=True)
@@ -265,11 +309,42 @@ class Aioice:
         python = REPOSITORY / ".cache/venv/bin/python"
         where = [self.transport, self.server, str(target.port)]
         who = [target.user, target.password]
-        command = [str(python), str(HERE / "aioice_pair.py"), *where, *who]
+        trust = str(target.certificate)
+        command = [str(python), str(HERE / "aioice_pair.py"), *where, *who, trust]
         ended = run(command, SECONDS_PER_CASE)
         counted = re.search(r"received (\d+/\d+)", ended.output)
         detail = counted[1] if counted else ended.ending
         return Outcome(ended.code == 0 and bool(counted), detail, ended.last_lines())
+
+
+@dataclass(frozen=True)
+class SClient:
+    """OpenSSL's own client shakes hands and verifies the certificate."""
+
+    case: str
+    options: tuple
+    expected: tuple
+    refused: bool = False
+    auth: str = "users"
+
+    @property
+    def name(self):
+        return f"s_client {self.case}"
+
+    def run(self, target):
+        command = [
+            *("openssl", "s_client", "-connect", f"127.0.0.1:{target.port}"),
+            *("-CAfile", str(target.certificate), "-verify_return_error"),
+            *("-servername", HOST_NAME, "-verify_hostname", HOST_NAME),
+            *self.options,
+        ]
+        ended = run(command, deadline=10, stdin="")
+        missing = [text for text in self.expected if text not in ended.output]
+        passed = not missing and (ended.code != 0) == self.refused
+        detail = "refused" if self.refused else "verified"
+        if not passed:
+            detail = f"{ended.ending}, without {missing}"
+        return Outcome(passed, detail, ended.last_lines())
 
 
 # --- what is tested --------------------------------------------------------
@@ -298,6 +373,16 @@ def all_cases():
         Uclient("tcp ipv6-server", ("-t", "-X"), server="::1"),
         Uclient("tcp ipv6-relay", ("-t", "-x"), peer="::1"),
         Uclient("tcp time-limited", ("-t",), auth="secret"),
+        UclientSecure("tls", ("-t", "-S")),
+        UclientSecure("tls client-to-client", ("-t", "-S", "-y"), sessions=4),
+        UclientSecure("tls ipv6-both", ("-t", "-S", "-x"), server="::1", peer="::1"),
+        UclientSecure("dtls", ("-S",)),
+        UclientSecure("dtls client-to-client", ("-S", "-y"), sessions=4),
+        UclientSecure("dtls ipv6-both", ("-S", "-x"), server="::1", peer="::1"),
+        Uclient("tcp-relay", ("-t", "-T", "-y", "-c"), sessions=2),
+        UclientSecure("tcp-relay over tls", ("-t", "-T", "-S", "-y", "-c"), sessions=2),
+        Uclient("udp mobility", ("-M", "-y"), sessions=4),
+        Uclient("tcp mobility", ("-t", "-M", "-y"), sessions=4),
         UclientRefused("second-channel-to-a-peer", ("-N",), error="channel bind: error 400 ("),
         UclientWrongPassword("udp wrong-password", ()),
         UclientWrongPassword("tcp wrong-password", ("-t",)),
@@ -306,6 +391,15 @@ def all_cases():
         StunClient("::1", "IPv6"),
         Aioice("udp"),
         Aioice("tcp"),
+        Aioice("tls"),
+        SClient("tls 1.2", ("-tls1_2",), ("Verification: OK", "TLSv1.2")),
+        SClient("tls 1.3", ("-tls1_3",), ("Verification: OK", "TLSv1.3")),
+        SClient("tls alpn", ("-alpn", "h2,stun.turn"), ("ALPN protocol: stun.turn",)),
+        SClient("tls other alpn", ("-alpn", "h2"), ("Verification: OK", "No ALPN negotiated")),
+        SClient("tls 1.1", ("-tls1_1", *OLD), ("SSL alert number",), refused=True),
+        SClient("dtls 1.2", ("-dtls1_2",), ("Verification: OK", "DTLSv1.2")),
+        SClient("dtls alpn", ("-dtls", "-alpn", "stun.turn"), ("ALPN protocol: stun.turn",)),
+        SClient("dtls 1.0", ("-dtls1", *OLD), ("SSL alert number",), refused=True),
     ]
 
 

@@ -30,7 +30,8 @@ class Setup:
     """What a test needs of a server, in no server's own words.
 
     `listen` are (address, port) pairs, served over UDP and TCP alike; those in
-    `listen_tcp` over TCP only. With `discovery`, pairs of addresses that are in
+    `listen_tcp` over TCP only. With a `certificate`, files of chain and key, the
+    same ports take TLS and DTLS. With `discovery`, pairs of addresses that are in
     `listen`, the server helps clients of RFC 5780 and RFC 3489, on these and
     on DISCOVERY_PORTS.
     """
@@ -42,6 +43,7 @@ class Setup:
     secrets: tuple = ()
     listen_tcp: tuple = ()
     discovery: tuple = ()
+    certificate: tuple = ()
 
 
 @contextmanager
@@ -75,9 +77,11 @@ def sturn_config(setup):
 [listen]
 udp = {json.dumps([join(each) for each in setup.listen])}
 tcp = {json.dumps([join(each) for each in setup.listen + setup.listen_tcp])}
+tls = []
 
 [relay]
 addresses = {json.dumps(list(setup.relay_addresses))}
+tcp = true
 
 [auth]
 realm = {json.dumps(REALM)}
@@ -87,10 +91,19 @@ secrets = {json.dumps(list(setup.secrets))}
 [turn]
 # turnutils_uclient binds any channel that RFC 5766 knew.
 rfc5766-channels = true
+mobility = true
 
 [peers]
 allow = {json.dumps(list(setup.allow_peers))}
-{sturn_discovery(setup) if setup.discovery else ""}"""
+{sturn_tls(setup) if setup.certificate else ""}{sturn_discovery(setup) if setup.discovery else ""}"""
+
+
+def sturn_tls(setup):
+    chain, key = (json.dumps(str(each)) for each in setup.certificate)
+    return f"""
+[tls]
+certificates = [{{ chain = {chain}, key = {key} }}]
+"""
 
 
 def sturn_discovery(setup):
@@ -112,11 +125,14 @@ def coturn_args(setup, directory):
     addresses = [address for address, _ in setup.listen]
     (port,) = {port for _, port in setup.listen}
     auth = ["--use-auth-secret"] if setup.secrets else ["--lt-cred-mech"]
+    tls = ["--no-tls", "--no-dtls"]
+    if setup.certificate:
+        chain, key = setup.certificate
+        tls = [f"--cert={chain}", f"--pkey={key}", f"--tls-listening-port={port}"]
     return [
         "-n",
         "--no-cli",
-        "--no-tls",
-        "--no-dtls",
+        *tls,
         "--fingerprint",
         "--allow-loopback-peers",
         *auth,

@@ -9,7 +9,7 @@ use crate::support::driver::Driver;
 
 #[test]
 fn every_transport_and_family_learns_its_reflexive_address() {
-    let server = Setup::new().start();
+    let server = Setup::new().tls().start();
     for (way, mut client) in server.every_way() {
         assert_eq!(client.binding().unwrap(), client.local_addr(), "{way}");
     }
@@ -71,8 +71,12 @@ fn ipv6_listeners_on_every_address_answer() {
 
 #[test]
 fn without_authentication_it_is_a_stun_server_only() {
-    let server =
-        Setup::new().set("auth.mode", r#""none""#).unset("auth.realm").unset("auth.users").start();
+    let server = Setup::new()
+        .set("auth.mode", r#""none""#)
+        .unset("auth.realm")
+        .unset("auth.users")
+        .tls()
+        .start();
     for (way, mut client) in server.every_way() {
         assert_eq!(client.binding().unwrap(), client.local_addr(), "{way}");
         let refused = client.allocate(Allocate::default()).unwrap_err();

@@ -3,11 +3,14 @@
 use std::net::{SocketAddr, UdpSocket};
 use std::process::Command;
 
+use openssl::hash::MessageDigest;
+use openssl::ssl::{Ssl, SslContext, SslMethod, SslStream, SslVerifyMode};
 use sturn::client::Allocate;
 
 use crate::setup::{DEADLINE, skip};
 use crate::support::driver::Driver;
 use crate::support::process::Process;
+use crate::support::secure::stream;
 use crate::sys;
 
 #[test]
@@ -21,7 +24,13 @@ fn what_a_first_run_prints_works() {
         Command::new(env!("CARGO_BIN_EXE_sturn")).arg("serve").env_remove("STURN_CONFIG"),
     );
     process.expect_line("A lasting setup: conf/sturn.toml", DEADLINE);
-    for listener in ["udp       0.0.0.0:3478", "udp       [::]:3478", "tcp       0.0.0.0:3478"] {
+    for listener in [
+        "udp       0.0.0.0:3478",
+        "udp       [::]:3478",
+        "tcp       0.0.0.0:3478",
+        "dtls      0.0.0.0:5349",
+        "tls       0.0.0.0:5349",
+    ] {
         process.expect_line(listener, DEADLINE);
     }
     let password = value(&mut process, "    password  ");
@@ -60,8 +69,25 @@ fn what_a_first_run_prints_works() {
     let mut stranger = Driver::udp(parse(&urls[0]).0, &username, "not the password");
     assert_eq!(stranger.allocate(Allocate::default()).unwrap_err().code(), 401);
 
+    is_served_with_the_certificate_of(&mut process);
     process.signal("INT");
     assert_eq!(process.wait(DEADLINE).code(), Some(0));
+}
+
+/// The certificate made up for this run is the one whose fingerprint is printed.
+fn is_served_with_the_certificate_of(process: &mut Process) {
+    let printed = value(process, "    sha256    ");
+    let mut context = SslContext::builder(SslMethod::tls_client()).unwrap();
+    context.set_verify(SslVerifyMode::NONE);
+    let context = context.build();
+    for port in [3478, 5349] {
+        let server = SocketAddr::from(([127, 0, 0, 1], port));
+        let mut tls = SslStream::new(Ssl::new(&context).unwrap(), stream(server)).unwrap();
+        tls.connect().unwrap();
+        let digest = tls.ssl().peer_certificate().unwrap().digest(MessageDigest::sha256()).unwrap();
+        let seen: Vec<String> = digest.iter().map(|byte| format!("{byte:02X}")).collect();
+        assert_eq!(seen.join(":"), printed);
+    }
 }
 
 #[test]

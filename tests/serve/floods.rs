@@ -22,7 +22,7 @@ const GROWTH: u64 = 4 << 20;
 
 #[test]
 fn garbage_from_everywhere_costs_nothing() {
-    let mut server = Setup::new().start();
+    let mut server = Setup::new().tls().start();
     let mut noise = Noise(random() | 1);
     flood(&server, 20, &mut |datagram| noise.fill(datagram));
     let before = server.resident_memory();
@@ -44,7 +44,7 @@ fn garbage_from_everywhere_costs_nothing() {
 
 #[test]
 fn requests_without_credentials_cost_nothing() {
-    let mut server = Setup::new().start();
+    let mut server = Setup::new().tls().start();
     let mut client = Client::new(Config::new(Transport::Udp, "", "", next_seed()));
     client.allocate(now(), Allocate::default());
     let request = client.poll_transmit().unwrap();
@@ -92,7 +92,7 @@ fn a_prefix_gets_so_many_answers_over_all_workers() {
 
 #[test]
 fn a_flood_on_a_relayed_address_stays_with_its_socket() {
-    let mut server = Setup::new().start();
+    let mut server = Setup::new().tls().start();
     let mut client = server.udp();
     let relayed = relayed(&client.allocate(Allocate::default()).unwrap());
     let before = server.resident_memory();

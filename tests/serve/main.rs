@@ -7,12 +7,17 @@
 mod support;
 
 mod binding;
+mod certificates;
 mod credentials;
 mod discovery;
+mod dtls;
 mod first_run;
 mod floods;
 mod limits;
 mod marks;
+mod mobility;
+mod oauth;
+mod proxies;
 mod relaying;
 mod reservations;
 mod setup;
@@ -22,3 +27,5 @@ mod start;
 mod stop;
 mod streams;
 mod sys;
+mod tcp_relay;
+mod tls;

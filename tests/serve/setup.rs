@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use sturn::client::Allocated;
 
+use crate::support::certificate::Certificate;
 use crate::support::driver::Driver;
 use crate::support::process::Process;
 use crate::support::server::Sturn;
@@ -30,6 +31,7 @@ const FIRST_BLOCK: u16 = 61_056;
 /// A configuration, and the relay addresses and ports that nobody else uses.
 pub(crate) struct Setup {
     sections: BTreeMap<String, BTreeMap<String, String>>,
+    files: Vec<(String, String)>,
     lease: Lease,
 }
 
@@ -37,6 +39,7 @@ pub(crate) struct Setup {
 pub(crate) struct Server {
     sturn: Sturn,
     lease: Lease,
+    serves_tls: bool,
 }
 
 impl Setup {
@@ -46,7 +49,7 @@ impl Setup {
         let lease = Lease::take();
         let (first, last) = (lease.block, lease.block + (BLOCK - 1));
         let relay = format!("[\"{}\", \"::1\"]", lease.v4);
-        Self { sections: BTreeMap::new(), lease }
+        Self { sections: BTreeMap::new(), files: Vec::new(), lease }
             .set("listen.udp", r#"["127.0.0.1:@port@", "[::1]:@port6@"]"#)
             .set("listen.tcp", r#"["127.0.0.1:@port@", "[::1]:@port6@"]"#)
             .set("relay.addresses", relay)
@@ -98,6 +101,25 @@ impl Setup {
             .set("nat-discovery.ports", "[@port@, @alternate@]")
     }
 
+    /// TLS and DTLS on every port, and on @tls@ and @tls6@ alone, with the
+    /// certificate of this test run, which clients trust.
+    pub(crate) fn tls(self) -> Self {
+        self.tls_with(&[Certificate::shared()])
+    }
+
+    /// The same with other certificates.
+    pub(crate) fn tls_with(mut self, certificates: &[&Certificate]) -> Self {
+        let mut entries = Vec::new();
+        for (index, certificate) in certificates.iter().enumerate() {
+            let (chain, key) = (format!("{index}.chain.pem"), format!("{index}.key.pem"));
+            entries.push(format!("{{ chain = \"{chain}\", key = \"{key}\" }}"));
+            self.files.push((chain, certificate.chain.clone()));
+            self.files.push((key, certificate.key.clone()));
+        }
+        self.set("tls.certificates", format!("[{}]", entries.join(", ")))
+            .set("listen.tls", r#"["127.0.0.1:@tls@", "[::1]:@tls6@"]"#)
+    }
+
     /// The file.
     pub(crate) fn text(&self) -> String {
         let mut text = String::new();
@@ -113,7 +135,9 @@ impl Setup {
     /// Starts a server, which is ready when this returns.
     #[track_caller]
     pub(crate) fn start(self) -> Server {
-        Server { sturn: Sturn::start(&self.text()), lease: self.lease }
+        let files: Vec<_> = self.files.iter().map(|(name, text)| (&**name, &**text)).collect();
+        let sturn = Sturn::start_with(&self.text(), &files);
+        Server { sturn, lease: self.lease, serves_tls: !files.is_empty() }
     }
 }
 
@@ -143,15 +167,47 @@ impl Server {
         Driver::tcp(self.addr(), "alice", "wonderland")
     }
 
-    /// Alice over each transport and family.
-    pub(crate) fn every_way(&self) -> [(&'static str, Driver); 4] {
-        let v6 = self.addr_v6();
-        [
-            ("UDP over IPv4", self.udp()),
-            ("TCP over IPv4", self.tcp()),
-            ("UDP over IPv6", Driver::udp(v6, "alice", "wonderland")),
-            ("TCP over IPv6", Driver::tcp(v6, "alice", "wonderland")),
-        ]
+    /// Where it listens for TLS and DTLS over IPv4 and nothing else.
+    pub(crate) fn tls_addr(&self) -> SocketAddr {
+        self.sturn.addr_of("tls")
+    }
+
+    /// The same over IPv6.
+    pub(crate) fn tls_addr_v6(&self) -> SocketAddr {
+        SocketAddr::new(Ipv6Addr::LOCALHOST.into(), self.port_of("tls6"))
+    }
+
+    /// Alice over TLS.
+    pub(crate) fn tls(&self) -> Driver {
+        Driver::tls(self.tls_addr(), "alice", "wonderland")
+    }
+
+    /// Alice over DTLS.
+    pub(crate) fn dtls(&self) -> Driver {
+        Driver::dtls(self.tls_addr(), "alice", "wonderland")
+    }
+
+    /// Alice over each transport that it serves, over each family; over TLS and
+    /// DTLS on ports of their own and on those of TCP and UDP.
+    pub(crate) fn every_way(&self) -> Vec<(&'static str, Driver)> {
+        let (v4, v6) = (self.addr(), self.addr_v6());
+        let alice =
+            |how: fn(SocketAddr, &str, &str) -> Driver, server| how(server, "alice", "wonderland");
+        let mut ways = vec![
+            ("UDP over IPv4", alice(Driver::udp, v4)),
+            ("TCP over IPv4", alice(Driver::tcp, v4)),
+            ("UDP over IPv6", alice(Driver::udp, v6)),
+            ("TCP over IPv6", alice(Driver::tcp, v6)),
+        ];
+        if self.serves_tls {
+            ways.extend([
+                ("TLS over IPv4 where TCP is", alice(Driver::tls, v4)),
+                ("DTLS over IPv4 where UDP is", alice(Driver::dtls, v4)),
+                ("TLS over IPv6", alice(Driver::tls, self.tls_addr_v6())),
+                ("DTLS over IPv6", alice(Driver::dtls, self.tls_addr_v6())),
+            ]);
+        }
+        ways
     }
 
     /// The address of its IPv4 relay sockets.

@@ -1,11 +1,14 @@
 //! A client over TCP that reads slower than its peers send: media is dropped,
 //! answers are not, and the server's memory does not grow with it.
 
+use std::io::{ErrorKind, Write};
 use std::time::{Duration, Instant};
 
 use sturn::client::{Allocate, Event};
 
-use crate::setup::{DEADLINE, Peer, Setup, number, relayed};
+use crate::setup::{DEADLINE, Peer, Server, Setup, number, relayed};
+use crate::support::driver::Driver;
+use crate::support::secure::{Tls, Wanted, stream};
 
 /// More than all kernel buffers on the way hold.
 const FLOOD: usize = 60 << 20;
@@ -15,8 +18,20 @@ const GROWTH: u64 = 3 << 20;
 
 #[test]
 fn media_is_dropped_and_answers_arrive() {
-    let mut server = Setup::new().set("workers.count", "1").set("tcp.queue", r#""256KiB""#).start();
-    let mut client = server.tcp();
+    let server = Setup::new().set("workers.count", "1").set("tcp.queue", r#""256KiB""#).start();
+    let client = server.tcp();
+    media_is_dropped(server, client);
+}
+
+#[test]
+fn media_within_tls_is_dropped_and_answers_arrive() {
+    let queue = r#""256KiB""#;
+    let server = Setup::new().tls().set("workers.count", "1").set("tcp.queue", queue).start();
+    let client = server.tls();
+    media_is_dropped(server, client);
+}
+
+fn media_is_dropped(mut server: Server, mut client: Driver) {
     let relayed = relayed(&client.allocate(Allocate::default()).unwrap());
     let peer = Peer::v4();
     client.channel_bind(None, peer.addr()).unwrap();
@@ -77,11 +92,21 @@ fn media_is_dropped_and_answers_arrive() {
 
 #[test]
 fn a_client_that_asks_and_never_listens_costs_no_memory() {
-    use std::io::{ErrorKind, Write};
-
-    let mut server = Setup::new().set("workers.count", "1").start();
-    let mut deaf = std::net::TcpStream::connect(server.addr()).unwrap();
+    let server = Setup::new().tls().set("workers.count", "1").start();
+    let deaf = stream(server.addr());
     deaf.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
+    never_listens(server, deaf);
+}
+
+#[test]
+fn a_client_that_asks_within_tls_and_never_listens_costs_no_memory() {
+    let server = Setup::new().tls().set("workers.count", "1").start();
+    let mut deaf = Tls::connect(stream(server.addr()), &Wanted::default()).unwrap();
+    deaf.stream().set_write_timeout(Some(Duration::from_millis(500))).unwrap();
+    never_listens(server, deaf);
+}
+
+fn never_listens(mut server: Server, mut deaf: impl Write) {
     let requests: Vec<u8> = (0..200).flat_map(crate::binding::binding_request).collect();
     let before = server.resident_memory();
     // Until our side is full as well: the server has stopped reading.

@@ -38,7 +38,7 @@ fn a_tcp_port_that_another_program_has_leaves_udp_unbound() {
 
 #[test]
 fn a_second_server_does_not_share_the_ports_of_the_first() {
-    let mut first = Setup::new().start();
+    let mut first = Setup::new().tls().start();
     let (v4, v6) = (first.addr(), first.addr_v6());
     for (udp, tcp) in
         [(vec![v4], vec![]), (vec![], vec![v4]), (vec![v6], vec![]), (vec![], vec![v6])]

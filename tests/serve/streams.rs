@@ -212,7 +212,7 @@ fn client() -> Client {
     Client::new(Config::new(Transport::Tcp, "alice", "wonderland", next_seed()))
 }
 
-fn connect(server: SocketAddr) -> TcpStream {
+pub(crate) fn connect(server: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(server).unwrap();
     stream.set_nodelay(true).unwrap();
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
@@ -251,7 +251,7 @@ fn talk<T>(
 
 /// The transaction id of the next message, a Binding success response.
 #[track_caller]
-fn read_answer(stream: &mut TcpStream) -> [u8; 12] {
+pub(crate) fn read_answer(stream: &mut impl Read) -> [u8; 12] {
     let mut header = [0; 20];
     stream.read_exact(&mut header).unwrap();
     assert_eq!(header[..2], [1, 1]);
@@ -262,14 +262,14 @@ fn read_answer(stream: &mut TcpStream) -> [u8; 12] {
 
 /// How long the server lets a connection live.
 #[track_caller]
-fn until_closed(stream: &mut TcpStream) -> Duration {
+pub(crate) fn until_closed(stream: &mut TcpStream) -> Duration {
     let start = Instant::now();
     assert!(is_closed(stream), "the connection is still open");
     start.elapsed()
 }
 
 /// Whether the connection ends before the read timeout.
-fn is_closed(stream: &mut TcpStream) -> bool {
+pub(crate) fn is_closed(stream: &mut TcpStream) -> bool {
     match stream.read(&mut [0; 64]) {
         Ok(0) => true,
         Ok(length) => panic!("{length} bytes instead of the end"),

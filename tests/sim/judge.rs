@@ -74,6 +74,7 @@ impl World {
                 self.send_down(from, reply[..len].to_vec());
             }
             Verdict::ReplyFrom { .. } => panic!("NAT behaviour discovery is off"),
+            Verdict::HandOver { .. } => panic!("TCP relays are off"),
             Verdict::Queued => {
                 let request = message.clone().expect("only a request waits");
                 self.queue(host, from, request, altered, forecast.as_ref());
@@ -95,9 +96,10 @@ impl World {
         match verdict {
             Verdict::Forward(forward) => self.deliver(shard, bytes, forward, &expected),
             Verdict::Drop(reason) => assert_eq!(expected, Delivery::Nowhere, "{reason:?}"),
-            Verdict::Reply { .. } | Verdict::ReplyFrom { .. } | Verdict::Queued => {
-                panic!("peers are not answered")
-            }
+            Verdict::Reply { .. }
+            | Verdict::ReplyFrom { .. }
+            | Verdict::Queued
+            | Verdict::HandOver { .. } => panic!("peers are not answered"),
         }
         assert!(outputs.is_empty(), "the data path wants nothing else: {outputs:?}");
     }

@@ -69,6 +69,8 @@ impl Setup {
             policy: policy(&relay),
             relay,
             discovery: None,
+            alternates: None,
+            mobility: None,
             rfc3489: rng.permille(500),
             rfc5766_channels: rng.permille(500),
             software: rng.permille(500).then(|| "sturn sim".into()),
@@ -159,6 +161,7 @@ fn auth_settings(rng: &mut Rng, credentials: &[Credential], seed: HashSeed) -> A
     let directory = Directory::new(REALM, users.collect(), secrets, ':', seed);
     AuthSettings {
         directory: Some(Arc::new(directory)),
+        tokens: None,
         external: true,
         algorithms: rng.pick(&[
             vec![Algorithm::Md5, Algorithm::Sha256],
@@ -184,6 +187,7 @@ fn relay_settings(rng: &mut Rng) -> RelaySettings {
         addresses,
         ports: 50_000..=50_000 + rng.pick(&[30, 30, 12]),
         default_family: rng.pick(&[DefaultFamily::V4, DefaultFamily::Client]),
+        tcp: false,
     }
 }
 
@@ -201,6 +205,7 @@ fn limits(rng: &mut Rng) -> Limits {
         allocations_per_user: rng.pick(&[0, 1, 2, 3]),
         permissions: rng.pick(&[256, 4]),
         channels: rng.pick(&[256, 3]),
+        peer_connections: 4,
         pending: rng.pick(&[1024, 2]),
         answers_per_prefix: rng.pick(&[0, 500, 2]),
     }

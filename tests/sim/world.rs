@@ -15,8 +15,8 @@ use sturn::auth::{StoredKeys, userhash};
 use sturn::net::{FiveTuple, HashSeed, Now, Transport};
 use sturn::stun::framing::{self, Frame};
 use sturn::turn::{
-    self, Event as Said, Input, Link, LookupName, Output, PortRequest, RelayId, Route, Server,
-    Shard, ShardMessage, Ticket,
+    self, Event as Said, Input, Link, LookupName, Output, PortRequest, RelayId, RelayTransport,
+    Route, Server, Shard, ShardMessage, Ticket,
 };
 
 use crate::client::{Host, identity};
@@ -463,7 +463,8 @@ impl World {
                 self.judge_send(shard, client, &message, cause);
                 self.send_down(client, message.into());
             }
-            Output::OpenRelay { relay, port } => {
+            Output::OpenRelay { relay, port, transport } => {
+                assert_eq!(transport, RelayTransport::Udp, "TCP relays are off");
                 self.kernel.ask((shard, relay));
                 let delay = if self.rng.permille(self.shell_failures / 4) {
                     Duration::from_secs(8)
@@ -473,6 +474,10 @@ impl World {
                 self.schedule(delay, Event::Open { socket: (shard, relay), request: port });
             }
             Output::CloseRelay { relay } => self.kernel.close((shard, relay)),
+            Output::ConnectPeer { .. }
+            | Output::CancelConnect { .. }
+            | Output::Splice { .. }
+            | Output::ClosePeer { .. } => panic!("TCP relays are off"),
             Output::ReleasePort { reserved } => self.kernel.release(reserved),
             Output::LookupKey { ticket, name } => {
                 let asker = cause.expect("only a request makes the core look up a user");
@@ -519,7 +524,12 @@ impl World {
                 self.judge_end(five_tuple, traffic, reason);
             }
             Said::PeerDenied { rule, .. } => assert!(!rule.is_empty(), "a refusal has a reason"),
-            Said::AllocationCreated { .. } | Said::AuthenticationFailed { .. } => {}
+            Said::PeerConnectionBound { .. } | Said::PeerConnectionEnded { .. } => {
+                panic!("TCP relays are off")
+            }
+            Said::AllocationCreated { .. }
+            | Said::AllocationMoved { .. }
+            | Said::AuthenticationFailed { .. } => {}
         }
     }
 }

@@ -14,6 +14,8 @@ use sturn::client::{
 };
 use sturn::net::{Family, Now, Transport};
 
+use super::secure::{Dtls, Tls, Wanted, stream};
+
 /// How long a request may take before the test has failed. Generous: it is only
 /// waited for when something is wrong.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
@@ -29,6 +31,8 @@ pub struct Driver {
 enum Socket {
     Udp(UdpSocket),
     Tcp(TcpStream),
+    Tls(Box<Tls>),
+    Dtls(Box<Dtls>),
 }
 
 /// Why a request was not granted or data did not come.
@@ -96,25 +100,55 @@ impl Driver {
         Self::with(server, Config::new(Transport::Tcp, username, password, next_seed()))
     }
 
-    /// A client with any settings; TLS and DTLS need a socket this driver has not.
+    /// A client on a TLS connection of its own, which trusts the certificate of
+    /// this test run.
+    pub fn tls(server: SocketAddr, username: &str, password: &str) -> Self {
+        Self::with(server, Config::new(Transport::Tls, username, password, next_seed()))
+    }
+
+    /// The same on a DTLS session.
+    pub fn dtls(server: SocketAddr, username: &str, password: &str) -> Self {
+        Self::with(server, Config::new(Transport::Dtls, username, password, next_seed()))
+    }
+
+    /// A client with any settings, on a socket of its own.
+    #[track_caller]
     pub fn with(server: SocketAddr, config: Config) -> Self {
+        let wanted = Wanted::default();
         let socket = match config.transport {
-            Transport::Udp => {
-                let any: SocketAddr = match server {
-                    SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
-                    SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
-                };
-                let socket = UdpSocket::bind(any).unwrap();
-                socket.connect(server).unwrap();
-                Socket::Udp(socket)
+            Transport::Udp => Socket::Udp(connected(server)),
+            Transport::Tcp => Socket::Tcp(stream(server)),
+            Transport::Tls => {
+                let tls = Tls::connect(stream(server), &wanted);
+                Socket::Tls(Box::new(tls.unwrap_or_else(|why| panic!("no TLS: {why}"))))
             }
-            Transport::Tcp => {
-                let stream = TcpStream::connect_timeout(&server, REQUEST_DEADLINE).unwrap();
-                stream.set_nodelay(true).unwrap();
-                Socket::Tcp(stream)
+            Transport::Dtls => {
+                let dtls = Dtls::connect(connected(server), &wanted);
+                Socket::Dtls(Box::new(dtls.unwrap_or_else(|why| panic!("no DTLS: {why}"))))
             }
-            other => panic!("no socket for {other}"),
         };
+        Self::on(socket, config)
+    }
+
+    /// A client on a DTLS session that is there.
+    pub fn on_dtls(dtls: Dtls, username: &str, password: &str) -> Self {
+        let config = Config::new(Transport::Dtls, username, password, next_seed());
+        Self::on(Socket::Dtls(Box::new(dtls)), config)
+    }
+
+    /// A client on a TLS connection that is there.
+    pub fn on_tls(tls: Tls, username: &str, password: &str) -> Self {
+        let config = Config::new(Transport::Tls, username, password, next_seed());
+        Self::on(Socket::Tls(Box::new(tls)), config)
+    }
+
+    /// A client on a TCP connection that is there.
+    pub fn on_tcp(stream: TcpStream, username: &str, password: &str) -> Self {
+        let config = Config::new(Transport::Tcp, username, password, next_seed());
+        Self::on(Socket::Tcp(stream), config)
+    }
+
+    fn on(socket: Socket, config: Config) -> Self {
         Self { client: Client::new(config), socket, events: VecDeque::new(), closed: false }
     }
 
@@ -129,16 +163,45 @@ impl Driver {
         match &self.socket {
             Socket::Udp(socket) => socket.local_addr(),
             Socket::Tcp(stream) => stream.local_addr(),
+            Socket::Tls(tls) => tls.stream_ref().local_addr(),
+            Socket::Dtls(dtls) => dtls.datagrams().socket.local_addr(),
         }
         .unwrap()
     }
 
-    /// Our socket over UDP, to set options or to read past the client.
+    /// Our socket over UDP or DTLS, to set options or to go past the client.
     pub fn udp_socket(&self) -> Option<&UdpSocket> {
         match &self.socket {
             Socket::Udp(socket) => Some(socket),
-            Socket::Tcp(_) => None,
+            Socket::Dtls(dtls) => Some(&dtls.datagrams().socket),
+            Socket::Tcp(_) | Socket::Tls(_) => None,
         }
+    }
+
+    /// The connection, for what follows a ConnectionBind.
+    pub fn into_tcp_stream(self) -> TcpStream {
+        match self.socket {
+            Socket::Tcp(stream) => stream,
+            Socket::Udp(_) | Socket::Tls(_) | Socket::Dtls(_) => panic!("not a connection"),
+        }
+    }
+
+    /// What a DTLS client wrote for its handshake, the oldest datagram first.
+    pub fn handshake(&self) -> &[Vec<u8>] {
+        match &self.socket {
+            Socket::Dtls(dtls) => &dtls.datagrams().written,
+            Socket::Udp(_) | Socket::Tcp(_) | Socket::Tls(_) => &[],
+        }
+    }
+
+    /// Says over TLS or DTLS that this is the end; the socket stays open.
+    pub fn close_notify(&mut self) -> Result<(), Error> {
+        match &mut self.socket {
+            Socket::Tls(tls) => tls.close(),
+            Socket::Dtls(dtls) => dtls.close(),
+            Socket::Udp(_) | Socket::Tcp(_) => Ok(()),
+        }
+        .map_err(Error::Io)
     }
 
     /// Binding: the server-reflexive transport address.
@@ -286,7 +349,7 @@ impl Driver {
         let wait = wake.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
         let mut buffer = vec![0; 65_536];
         match read(&mut self.socket, &mut buffer, wait).map_err(Error::Io)? {
-            Some(0) if matches!(self.socket, Socket::Tcp(_)) => self.closed = true,
+            Some(0) if !matches!(self.socket, Socket::Udp(_)) => self.closed = true,
             Some(length) => self.client.handle_receive(now(), &buffer[..length]),
             None => {}
         }
@@ -299,6 +362,17 @@ impl Driver {
     fn collect_events(&mut self) {
         self.events.extend(std::iter::from_fn(|| self.client.poll_event()));
     }
+}
+
+/// A UDP socket of its own that talks to `server` only.
+pub fn connected(server: SocketAddr) -> UdpSocket {
+    let any: SocketAddr = match server {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    };
+    let socket = UdpSocket::bind(any).unwrap();
+    socket.connect(server).unwrap();
+    socket
 }
 
 /// The two clocks.
@@ -326,6 +400,8 @@ fn write(socket: &mut Socket, bytes: &[u8]) -> io::Result<()> {
             sent => sent.map(|_| ()),
         },
         Socket::Tcp(stream) => stream.write_all(bytes),
+        Socket::Tls(tls) => tls.write_all(bytes),
+        Socket::Dtls(dtls) => dtls.send(bytes),
     }
 }
 
@@ -339,6 +415,14 @@ fn read(socket: &mut Socket, buffer: &mut [u8], wait: Duration) -> io::Result<Op
         Socket::Tcp(stream) => {
             stream.set_read_timeout(Some(wait))?;
             stream.read(buffer)
+        }
+        Socket::Tls(tls) => {
+            tls.stream().set_read_timeout(Some(wait))?;
+            tls.read(buffer)
+        }
+        Socket::Dtls(dtls) => {
+            dtls.datagrams().socket.set_read_timeout(Some(wait))?;
+            dtls.receive(buffer)
         }
     };
     match read {

@@ -5,6 +5,8 @@
 #![allow(unreachable_pub, reason = "each test binary has its own copy")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+pub mod certificate;
 pub mod driver;
 pub mod process;
+pub mod secure;
 pub mod server;

@@ -32,8 +32,14 @@ impl Sturn {
     /// server is ready when it answers a Binding request there.
     #[track_caller]
     pub fn start(config: &str) -> Self {
+        Self::start_with(config, &[])
+    }
+
+    /// The same with files beside the configuration: their names and what is in them.
+    #[track_caller]
+    pub fn start_with(config: &str, files: &[(&str, &str)]) -> Self {
         for attempt in 1.. {
-            let mut sturn = Self::spawn(config);
+            let mut sturn = Self::spawn(config, files);
             match sturn.wait_until_ready() {
                 Ok(()) => return sturn,
                 Err(why) => {
@@ -73,11 +79,14 @@ impl Sturn {
     }
 
     #[track_caller]
-    fn spawn(config: &str) -> Self {
+    fn spawn(config: &str, files: &[(&str, &str)]) -> Self {
         let (config, ports) = fill_in_ports(config);
         assert!(ports.contains_key("port"), "the config has no @port@ to listen on");
         let directory = Directory::create();
         fs::write(directory.config_file(), config).unwrap();
+        for (name, text) in files {
+            fs::write(directory.path().join(name), text).unwrap();
+        }
         let process = Process::spawn(
             Command::new(env!("CARGO_BIN_EXE_sturn"))
                 .arg("serve")

@@ -7,11 +7,14 @@ use toml::de::DeValue;
 
 use super::{Kind, integer, or_refuse, quoted, read_items, write_items};
 use crate::config::problem::{At, Report};
-use crate::config::{DEFAULT_PORT, HostAddress, document, every_family, suggest};
+use crate::config::{HostAddress, document, every_family, suggest};
 use crate::net::Family;
 
 /// A list of transport addresses to listen on.
-pub(crate) struct Listens;
+pub(crate) struct Listens {
+    /// What an address without a port gets.
+    pub(crate) port: u16,
+}
 
 impl Kind for Listens {
     type Value = Vec<SocketAddr>;
@@ -23,7 +26,7 @@ impl Kind for Listens {
     fn read(&self, at: &At<'_>, report: &mut Report<'_>) -> Option<Self::Value> {
         let mut all: Vec<SocketAddr> = Vec::new();
         read_items(self, at, report, |item, report| {
-            let addresses = match listen_addresses(item.value) {
+            let addresses = match listen_addresses(item.value, self.port) {
                 Ok(addresses) => addresses,
                 Err(expected) => {
                     report.refuse(item, format!("expected {expected}"));
@@ -47,9 +50,56 @@ impl Kind for Listens {
     }
 }
 
+/// A list of transport addresses of other servers.
+pub(crate) struct Servers {
+    pub(crate) default_port: u16,
+}
+
+impl Kind for Servers {
+    type Value = Vec<SocketAddr>;
+
+    fn expected(&self) -> String {
+        "a list of addresses such as [\"203.0.113.9:3478\", \"[2001:db8::9]\"]".into()
+    }
+
+    fn read(&self, at: &At<'_>, report: &mut Report<'_>) -> Option<Self::Value> {
+        let mut all: Vec<SocketAddr> = Vec::new();
+        read_items(self, at, report, |item, report| {
+            let address = match self.server(item.value) {
+                Ok(address) if all.contains(&address) => Err(format!("{address} is given twice")),
+                Ok(address) => Ok(address),
+                Err(expected) => Err(format!("expected {expected}")),
+            };
+            all.push(address.map_err(|why| report.refuse(item, why)).ok()?);
+            Some(())
+        })?;
+        Some(all)
+    }
+
+    fn write(&self, value: &Self::Value) -> Option<String> {
+        Some(write_items(value.iter().map(|a| quoted(&a.to_string()))))
+    }
+}
+
+impl Servers {
+    fn server(&self, value: &DeValue<'_>) -> Result<SocketAddr, String> {
+        const SHAPE: &str =
+            "\"ADDRESS:PORT\" or an address, such as \"203.0.113.9:3478\" or \"[2001:db8::9]\"";
+        let text = value.as_str().ok_or(SHAPE)?;
+        let address = match bare_ip(text).parse::<IpAddr>() {
+            Ok(ip) => SocketAddr::new(ip, self.default_port),
+            Err(_) => text.parse().map_err(|_| SHAPE)?,
+        };
+        if address.ip().is_unspecified() || address.port() == 0 {
+            return Err("the address and port of another server".into());
+        }
+        unicast(address)
+    }
+}
+
 /// What one entry stands for: an address with a port, an address alone (the
 /// default port), or a port alone (both families).
-fn listen_addresses(value: &DeValue<'_>) -> Result<Vec<SocketAddr>, String> {
+fn listen_addresses(value: &DeValue<'_>, default_port: u16) -> Result<Vec<SocketAddr>, String> {
     const SHAPE: &str =
         "\"ADDRESS:PORT\", an address or a port, such as \"0.0.0.0:3478\", \"[::]:3478\" or 3478";
     const PORT: &str = "a port from 1 to 65535";
@@ -62,7 +112,7 @@ fn listen_addresses(value: &DeValue<'_>) -> Result<Vec<SocketAddr>, String> {
         _ => return Err(SHAPE.into()),
     };
     if let Ok(ip) = bare_ip(text).parse::<IpAddr>() {
-        return unicast(SocketAddr::new(ip, DEFAULT_PORT)).map(|a| vec![a]);
+        return unicast(SocketAddr::new(ip, default_port)).map(|a| vec![a]);
     }
     let digits = text.strip_prefix(':').unwrap_or(text);
     if !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) {

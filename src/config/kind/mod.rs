@@ -4,9 +4,11 @@
 //! what it expected. The plain kinds are here, the others in a file each.
 
 pub(super) mod address;
+pub(super) mod certificates;
 pub(super) mod duration;
 pub(super) mod ports;
 pub(super) mod secret;
+pub(super) mod tokens;
 pub(super) mod users;
 
 use std::time::Duration;

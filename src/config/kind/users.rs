@@ -44,6 +44,11 @@ impl<const N: usize> KeyBytes<N> {
         &self.0
     }
 
+    /// A key of just that length.
+    pub(super) fn from_slice(bytes: &[u8]) -> Option<Self> {
+        bytes.try_into().ok().map(Self)
+    }
+
     /// Reads hexadecimal digits, with `0x` in front or without.
     fn parse(text: &str) -> Option<Self> {
         let digits = text.strip_prefix("0x").unwrap_or(text).as_bytes();
@@ -157,12 +162,12 @@ fn read_members(at: &At<'_>, table: &DeTable<'_>, report: &mut Report<'_>) -> Op
     sound.then_some(draft)
 }
 
-fn keep<T>(slot: &mut Option<T>, value: Option<T>) -> bool {
+pub(super) fn keep<T>(slot: &mut Option<T>, value: Option<T>) -> bool {
     *slot = value;
     slot.is_some()
 }
 
-fn read_name(at: &At<'_>, report: &mut Report<'_>) -> Option<String> {
+pub(super) fn read_name(at: &At<'_>, report: &mut Report<'_>) -> Option<String> {
     let name = at.value.as_str();
     let valid = name.filter(|n| (1..=508).contains(&n.len()) && !n.chars().any(char::is_control));
     if valid.is_none() {

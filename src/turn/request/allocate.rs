@@ -8,11 +8,14 @@ use crate::turn::challenge::Authenticated;
 use crate::turn::reply::{Envelope, Reject};
 use crate::turn::reservation::Token;
 use crate::turn::settings::DefaultFamily;
-use crate::turn::vocabulary::{AllocationId, Client, DropReason, EndReason, PortRequest};
+use crate::turn::vocabulary::{
+    AllocationId, Client, DropReason, EndReason, PortRequest, RelayTransport,
+};
 use crate::turn::{Server, Timer};
 
-/// The protocol number of UDP in REQUESTED-TRANSPORT.
+/// The protocol numbers of REQUESTED-TRANSPORT.
 const UDP: u8 = 17;
+const TCP: u8 = 6;
 
 /// Ports that one user can have set aside on a shard where there is no quota on
 /// allocations.
@@ -20,6 +23,7 @@ const RESERVATIONS_PER_USER: u32 = 64;
 
 /// The attributes of an Allocate request, checked against each other.
 struct Wanted {
+    transport: RelayTransport,
     families: [bool; 2],
     port: PortRequest,
     claim: Option<Token>,
@@ -42,13 +46,16 @@ impl Server {
         reply: &mut [u8],
     ) -> Result<usize, Reject> {
         if let Some(id) = who.allocation
-            && let Some(len) = self.repeat(now, id, envelope, reply)?
+            && let Some(len) = self.repeat(now, from, id, envelope, reply)?
         {
             return Ok(len);
         }
-        let lifetime = self.granted_lifetime(request)?;
+        let lifetime = self.granted_lifetime(now, request, &who.identity, &who.key)?;
         let wanted = self.read_wanted(from, request)?;
-        if self.table.len() >= self.settings.limits.allocations {
+        // Connections with peers stay with the client's own: RFC 6062 ties them.
+        let mobile = self.wants_mobility(request)? && wanted.transport == RelayTransport::Udp;
+        self.check_redirect(from)?;
+        if self.table.len() + self.arrivals.len() >= self.settings.limits.allocations {
             return Err(Reject::Error(ErrorCode::INSUFFICIENT_CAPACITY, "Server is full"));
         }
         self.check_reservations(&who.identity.name, wanted.port)?;
@@ -59,12 +66,15 @@ impl Server {
             port: wanted.port,
             claim: wanted.claim,
             families: wanted.families,
+            mobile,
             waiting: [false; 2],
             reserved: None,
             address_error: wanted.address_error,
             deadline,
         };
-        let allocation = Allocation::new(from, who.identity, who.key, opening, now.mono, self.seed);
+        let (transport, seed) = (wanted.transport, self.seed);
+        let allocation =
+            Allocation::new(from, who.identity, who.key, transport, opening, now.mono, seed);
         let id = self.table.insert(allocation);
         self.wheel.arm(deadline, Timer::Allocation(id));
         let started = self.start_opening(now, id);
@@ -96,6 +106,7 @@ impl Server {
     fn repeat(
         &mut self,
         now: Now,
+        from: Client,
         id: AllocationId,
         envelope: &Envelope,
         reply: &mut [u8],
@@ -109,8 +120,11 @@ impl Server {
             Stage::Opening(opening) if opening.envelope.id == envelope.id => {
                 Err(Reject::Drop(DropReason::InProgress))
             }
-            Stage::Live(granted) if granted.transaction == envelope.id => {
-                let len = self.write_granted(allocation, granted, envelope, reply);
+            Stage::Live(granted)
+                if granted.transaction == Some(envelope.id)
+                    && allocation.client.five_tuple == from.five_tuple =>
+            {
+                let len = self.write_granted(id, allocation, granted, envelope, reply);
                 len.map(Some).ok_or(Reject::Drop(DropReason::ReplyTooLong))
             }
             Stage::Opening(_) | Stage::Live(_) => Err(Reject::code(ErrorCode::ALLOCATION_MISMATCH)),
@@ -120,6 +134,7 @@ impl Server {
     /// The success response of an Allocate.
     pub(super) fn write_granted(
         &self,
+        id: AllocationId,
         allocation: &Allocation,
         granted: &Granted,
         envelope: &Envelope,
@@ -135,6 +150,9 @@ impl Server {
             if let Some(token) = granted.token {
                 w.put(Attribute::ReservationToken, &token);
             }
+            if let Some(ticket) = self.ticket_of(id, allocation) {
+                w.put(Attribute::MobilityTicket, &ticket);
+            }
             if let Some((family, code)) = granted.address_error {
                 w.put(Attribute::AddressErrorCode, &address_error(family, code));
             }
@@ -142,7 +160,7 @@ impl Server {
     }
 
     fn read_wanted(&self, from: Client, request: &Message<'_>) -> Result<Wanted, Reject> {
-        check_transport(request)?;
+        let transport = self.transport_of(from, request)?;
         let requested = request.get(Attribute::RequestedAddressFamily);
         let additional = request.get(Attribute::AdditionalAddressFamily);
         let even_port = even_port(request)?;
@@ -155,6 +173,7 @@ impl Server {
             // The family is that of the reserved address.
             let families = [false; 2];
             return Ok(Wanted {
+                transport,
                 families,
                 port: PortRequest::Any,
                 claim: Some(token),
@@ -182,7 +201,27 @@ impl Server {
             }
             (requested, None) => (self.one_family(from, requested)?, None),
         };
-        Ok(Wanted { families, port, claim: None, address_error })
+        Ok(Wanted { transport, families, port, claim: None, address_error })
+    }
+
+    /// REQUESTED-TRANSPORT (RFC 8656 section 7.2); TCP is for clients that can make
+    /// connections, and has no pairs of ports and no datagrams (RFC 6062 section 5.1).
+    fn transport_of(&self, from: Client, request: &Message<'_>) -> Result<RelayTransport, Reject> {
+        match request.get(Attribute::RequestedTransport) {
+            None => return Err(Reject::bad("REQUESTED-TRANSPORT missing")),
+            Some([UDP, _, _, _]) => return Ok(RelayTransport::Udp),
+            Some([TCP, _, _, _]) if self.settings.relay.tcp => {}
+            Some([_, _, _, _]) => return Err(Reject::code(ErrorCode::UNSUPPORTED_TRANSPORT)),
+            Some(_) => return Err(Reject::bad("REQUESTED-TRANSPORT is not 4 bytes")),
+        }
+        if !from.five_tuple.transport.is_stream() {
+            return Err(Reject::bad("TCP relays are for clients on TCP and TLS"));
+        }
+        let of_udp = [Attribute::EvenPort, Attribute::ReservationToken, Attribute::DontFragment];
+        if of_udp.into_iter().any(|attribute| request.has(attribute)) {
+            return Err(Reject::bad("TCP excludes EVEN-PORT, RESERVATION-TOKEN and DONT-FRAGMENT"));
+        }
+        Ok(RelayTransport::Tcp)
     }
 
     fn one_family(&self, from: Client, requested: Option<&[u8]>) -> Result<[bool; 2], Reject> {
@@ -212,15 +251,6 @@ impl Server {
             (false, true) => Ok(([false, true], Some((Family::V4, code)))),
             (false, false) => Err(Reject::code(code)),
         }
-    }
-}
-
-fn check_transport(request: &Message<'_>) -> Result<(), Reject> {
-    match request.get(Attribute::RequestedTransport) {
-        None => Err(Reject::bad("REQUESTED-TRANSPORT missing")),
-        Some([UDP, _, _, _]) => Ok(()),
-        Some([_, _, _, _]) => Err(Reject::code(ErrorCode::UNSUPPORTED_TRANSPORT)),
-        Some(_) => Err(Reject::bad("REQUESTED-TRANSPORT is not 4 bytes")),
     }
 }
 

@@ -7,7 +7,7 @@ use crate::turn::Server;
 use crate::turn::allocation::Channel;
 use crate::turn::policy::Access;
 use crate::turn::reply::{Envelope, Reject};
-use crate::turn::vocabulary::{AllocationId, DropReason, Output, RelayId, Route};
+use crate::turn::vocabulary::{AllocationId, DropReason, Output, RelayId, RelayTransport, Route};
 
 impl Server {
     /// Binds a channel number to a peer, or prolongs the binding. The peer's
@@ -20,6 +20,9 @@ impl Server {
         envelope: &Envelope,
         reply: &mut [u8],
     ) -> Result<usize, Reject> {
+        if self.table.get(id).is_some_and(|a| a.transport == RelayTransport::Tcp) {
+            return Err(Reject::Error(ErrorCode::FORBIDDEN, "Channels need a UDP allocation"));
+        }
         let number = self.channel_number(request)?;
         let value = request
             .get(Attribute::XorPeerAddress)

@@ -4,6 +4,8 @@
 mod allocate;
 mod binding;
 mod channel_bind;
+mod connect;
+mod connection_bind;
 mod create_permission;
 mod discovery;
 mod opening;
@@ -14,9 +16,11 @@ use std::time::Duration;
 
 use super::Server;
 use super::challenge::{Authenticated, ExternalKeys};
+use super::mobility::Destination;
 use super::policy::Access;
 use super::reply::{Envelope, Reject};
 use super::vocabulary::{AllocationId, AuthFailure, Client, DropReason, Event, Output};
+use crate::auth::{Identity, Key};
 use crate::net::{Family, Now, PeerAddr};
 use crate::stun::{Attribute, ErrorCode, Message, Method, decode_xor_address};
 
@@ -43,27 +47,42 @@ impl Server {
         reply: &mut [u8],
     ) -> Result<usize, Reject> {
         let method = request.method();
-        let known = matches!(
-            method,
-            Method::ALLOCATE | Method::REFRESH | Method::CREATE_PERMISSION | Method::CHANNEL_BIND
-        );
+        let known = match method {
+            Method::ALLOCATE
+            | Method::REFRESH
+            | Method::CREATE_PERMISSION
+            | Method::CHANNEL_BIND => true,
+            Method::CONNECT | Method::CONNECTION_BIND => self.settings.relay.tcp,
+            _ => false,
+        };
         if !known {
             return Err(Reject::Drop(DropReason::UnknownMethod));
         }
+        self.pass_on(now, from, request)?;
         let who = self.authenticate(now, from, request, envelope, external)?;
         if method == Method::ALLOCATE {
             return self.on_allocate(now, from, request, envelope, who, reply);
         }
+        if method == Method::CONNECTION_BIND {
+            return self.on_connection_bind(now, from, request, envelope, &who);
+        }
+        if method == Method::REFRESH && request.has(Attribute::MobilityTicket) {
+            let to = Destination::Here(from);
+            return self.on_moving_refresh(now, to, request, envelope, &who, reply);
+        }
         let id = self.owned_allocation(now, from, &who)?;
+        if self.table.get(id).is_some_and(|a| a.is_awaited_at(&from.five_tuple)) {
+            self.complete_move(now, id);
+        }
         if let Some(allocation) = self.table.get_mut(id) {
-            // The key may be newer than the one the allocation came with.
-            allocation.key = who.key;
+            allocation.renew(&who.identity, who.key);
         }
         match method {
             Method::REFRESH => self.on_refresh(now, id, request, envelope, reply),
             Method::CREATE_PERMISSION => {
                 self.on_create_permission(now, id, request, envelope, reply)
             }
+            Method::CONNECT => self.on_connect(now, id, request, envelope),
             _ => self.on_channel_bind(now, id, request, envelope, reply),
         }
     }
@@ -82,7 +101,7 @@ impl Server {
         let Some((id, allocation)) = live.and_then(|id| Some((id, self.table.get(id)?))) else {
             return Err(Reject::code(ErrorCode::ALLOCATION_MISMATCH));
         };
-        if allocation.identity.name != who.identity.name {
+        if !allocation.is_owned_by(&who.identity, &who.key) {
             self.report(from, AuthFailure::NotTheOwner);
             return Err(Reject::code(ErrorCode::WRONG_CREDENTIALS));
         }
@@ -121,15 +140,25 @@ impl Server {
         Err(Reject::code(ErrorCode::FORBIDDEN))
     }
 
-    /// The lifetime to grant (RFC 8656 section 7.2).
-    fn granted_lifetime(&self, request: &Message<'_>) -> Result<Duration, Reject> {
+    /// The lifetime to grant (RFC 8656 section 7.2). No allocation outlives the token
+    /// that its client has come with (RFC 7635 section 9).
+    fn granted_lifetime(
+        &self,
+        now: Now,
+        request: &Message<'_>,
+        identity: &Identity,
+        key: &Key,
+    ) -> Result<Duration, Reject> {
         let lifetimes = &self.settings.lifetimes;
         let asked = match request.get_u32(Attribute::Lifetime) {
             Some(Ok(seconds)) => Duration::from_secs(seconds.into()),
             Some(Err(())) => return Err(Reject::bad("LIFETIME is not 4 bytes")),
             None => lifetimes.default,
         };
-        Ok(asked.clamp(lifetimes.default, lifetimes.max))
+        let granted = asked.clamp(lifetimes.default, lifetimes.max);
+        let left = identity.expires.filter(|_| matches!(key, Key::Token(_)));
+        let left = left.map(|at| Duration::from_secs(at.saturating_sub(now.unix_secs()).max(1)));
+        Ok(left.map_or(granted, |left| granted.min(left)))
     }
 }
 
@@ -140,7 +169,7 @@ fn peer_of(request: &Message<'_>, value: &[u8]) -> Result<SocketAddr, Reject> {
 }
 
 /// Whole seconds for a LIFETIME attribute.
-fn seconds(lifetime: Duration) -> u32 {
+pub(super) fn seconds(lifetime: Duration) -> u32 {
     u32::try_from(lifetime.as_secs()).unwrap_or(u32::MAX)
 }
 

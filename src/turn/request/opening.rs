@@ -13,12 +13,15 @@ use std::sync::Arc;
 
 use crate::net::{Family, Now, RelayedAddr};
 use crate::stun::ErrorCode;
-use crate::turn::allocation::{Granted, Opening, Relay, Stage, slot};
+use crate::turn::allocation::{Allocation, Granted, Opening, Relay, Stage, slot};
 use crate::turn::counters::RequestResult;
+use crate::turn::mobility::Mobility;
 use crate::turn::reply::Reject;
 use crate::turn::reservation;
 use crate::turn::shard::ShardMessage;
-use crate::turn::vocabulary::{AllocationId, Event, Output, PortRequest, RelayId};
+use crate::turn::vocabulary::{
+    AllocationId, EndReason, Event, Output, PortRequest, RelayId, RelayTransport,
+};
 use crate::turn::{MAX_REPLY, Server, Timer};
 
 impl Server {
@@ -79,13 +82,14 @@ impl Server {
 
     /// Step 3.
     fn open_relays(&mut self, id: AllocationId) {
+        let Some(transport) = self.table.get(id).map(|a| a.transport) else { return };
         let Some(opening) = self.opening_mut(id) else { return };
         opening.waiting = opening.families;
         let (waiting, port) = (opening.waiting, opening.port);
         for family in [Family::V4, Family::V6] {
             if waiting[slot(family)] {
                 let relay = RelayId { allocation: id, family };
-                self.outputs.push_back(Output::OpenRelay { relay, port });
+                self.outputs.push_back(Output::OpenRelay { relay, port, transport });
             }
         }
     }
@@ -112,16 +116,31 @@ impl Server {
         let expires = now.mono + opening.lifetime;
         if let Some(allocation) = self.table.get_mut(id) {
             allocation.relays[slot(relay.family)] = Some(Relay { local, advertised, expires });
-            self.table.index_relay(relay, local.socket(), advertised);
+            // Datagrams that stay in user space find their relay; TCP has none.
+            if allocation.transport == RelayTransport::Udp {
+                self.table.index_relay(relay, local.socket(), advertised);
+            }
         }
         self.conclude_opening(now, id);
     }
 
+    /// A relay socket did not open, or was lost on its way to this shard.
     pub(in crate::turn) fn on_relay_failed(&mut self, now: Now, relay: RelayId) {
+        if self.table.get(relay.allocation).is_some_and(Allocation::is_live) {
+            return self.lose_relay(now, relay);
+        }
         let Some(opening) = self.opening_mut(relay.allocation) else { return };
         opening.waiting[slot(relay.family)] = false;
         opening.address_error = Some((relay.family, ErrorCode::INSUFFICIENT_CAPACITY));
         self.conclude_opening(now, relay.allocation);
+    }
+
+    fn lose_relay(&mut self, now: Now, relay: RelayId) {
+        self.close_family(now, relay.allocation, relay.family);
+        let rest = self.table.get(relay.allocation).map(|a| a.relays.iter().any(Option::is_some));
+        if rest == Some(false) {
+            self.end_allocation(now, relay.allocation, EndReason::RelayLost);
+        }
     }
 
     /// Step 4, once every relay socket was answered.
@@ -145,11 +164,12 @@ impl Server {
         let Stage::Opening(opening) = &allocation.stage else { return };
         let (envelope, lifetime, reserved) = (opening.envelope, opening.lifetime, opening.reserved);
         let mut granted = Granted {
-            transaction: envelope.id,
+            transaction: Some(envelope.id),
             lifetime,
             token: None,
             address_error: opening.address_error,
         };
+        let mobile = opening.mobile;
         let owner: Arc<str> = allocation.identity.name.clone();
         if let Some(address) = reserved {
             let expires = now.mono + self.settings.lifetimes.reservation;
@@ -159,6 +179,7 @@ impl Server {
             self.wheel.arm(expires, Timer::Reservation(token));
             granted.token = Some(token);
         }
+        allocation.mobility = mobile.then(|| Box::new(Mobility::new()));
         allocation.stage = Stage::Live(granted);
         // The client counts from this answer, whenever the relay sockets opened.
         for relay in allocation.relays.iter_mut().flatten() {
@@ -177,7 +198,7 @@ impl Server {
         self.counters.request(envelope.method, RequestResult::Success);
         let mut reply = [0; MAX_REPLY];
         if let Some(allocation) = self.table.get(id)
-            && let Some(len) = self.write_granted(allocation, &granted, &envelope, &mut reply)
+            && let Some(len) = self.write_granted(id, allocation, &granted, &envelope, &mut reply)
         {
             self.outputs.push_back(Output::Send { client, message: reply[..len].into() });
         }
@@ -256,6 +277,16 @@ impl Server {
                     self.fail_opening(allocation, &reject);
                 }
             }
+            ShardMessage::MoveAsk(ask) => self.on_move_ask(now, shard, ask),
+            ShardMessage::MoveAnswer { into, granted, reply } => {
+                self.on_move_answer(into, granted, reply);
+            }
+            ShardMessage::MoveNow { into } => self.on_move_now(into),
+            ShardMessage::MoveClaim { allocation, into } => {
+                self.on_move_claim(now, shard, allocation, into);
+            }
+            ShardMessage::MoveDone { into, luggage, .. } => self.on_move_done(now, into, *luggage),
+            ShardMessage::MoveGone { into } => self.on_move_gone(now, into),
         }
     }
 

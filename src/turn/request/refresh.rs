@@ -21,6 +21,21 @@ impl Server {
         envelope: &Envelope,
         reply: &mut [u8],
     ) -> Result<usize, Reject> {
+        let (family, lifetime) = self.read_refresh(now, id, request)?;
+        self.apply_refresh(now, id, family, lifetime);
+        let software = self.settings.software.as_deref();
+        envelope
+            .success(reply, software, |w| w.put_u32(Attribute::Lifetime, seconds(lifetime)))
+            .ok_or(Reject::Drop(crate::turn::DropReason::ReplyTooLong))
+    }
+
+    /// Which family of an allocation is to live for how long; zero ends it.
+    pub(in crate::turn) fn read_refresh(
+        &self,
+        now: Now,
+        id: AllocationId,
+        request: &Message<'_>,
+    ) -> Result<(Option<Family>, Duration), Reject> {
         let family =
             request.get(Attribute::RequestedAddressFamily).map(family_of).transpose().map_err(
                 |reject| match reject {
@@ -38,17 +53,23 @@ impl Server {
         }
         let lifetime = match request.get_u32(Attribute::Lifetime) {
             Some(Ok(0)) => Duration::ZERO,
-            _ => self.granted_lifetime(request)?,
+            _ => self.granted_lifetime(now, request, &allocation.identity, &allocation.key)?,
         };
+        Ok((family, lifetime))
+    }
+
+    pub(in crate::turn) fn apply_refresh(
+        &mut self,
+        now: Now,
+        id: AllocationId,
+        family: Option<Family>,
+        lifetime: Duration,
+    ) {
         if lifetime.is_zero() {
             self.end_families(now, id, family);
         } else {
             self.prolong(now, id, family, lifetime);
         }
-        let software = self.settings.software.as_deref();
-        envelope
-            .success(reply, software, |w| w.put_u32(Attribute::Lifetime, seconds(lifetime)))
-            .ok_or(Reject::Drop(crate::turn::DropReason::ReplyTooLong))
     }
 
     fn prolong(&mut self, now: Now, id: AllocationId, family: Option<Family>, lifetime: Duration) {
@@ -71,7 +92,7 @@ impl Server {
             self.table.get(id).is_some_and(|a| a.relay(family.other(), now.mono).is_some())
         });
         match family {
-            Some(family) if other_stays => self.close_family(id, family),
+            Some(family) if other_stays => self.close_family(now, id, family),
             _ => self.end_allocation(now, id, EndReason::Deleted),
         }
     }

@@ -6,6 +6,7 @@
 //! what the core asks for, and checks the invariants after every call.
 
 mod allocate;
+mod alternate;
 mod binding;
 mod budget;
 mod challenge;
@@ -19,11 +20,14 @@ mod external;
 mod families;
 mod icmp;
 mod login;
+mod mobility;
+mod oauth;
 mod permission;
 mod policy;
 mod quota;
 mod refresh;
 mod retransmission;
+mod tcp_relay;
 mod wire;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -36,9 +40,10 @@ use wire::{Reply, Request, allocate};
 
 use super::policy::{OwnAddresses, Policy};
 use super::{
-    AuthSettings, Client, DefaultFamily, DropReason, Event, ExpiryCheck, Forward, HostAddress,
-    Input, Lifetimes, Limits, Link, LookupName, MAX_REPLY, Output, PortRequest, RelayId,
-    RelaySettings, Route, Server, Settings, Shard, ShardMessage, Ticket, Verdict,
+    AuthSettings, Client, ConnectionId, DefaultFamily, DropReason, Event, ExpiryCheck, Forward,
+    HostAddress, Input, Lifetimes, Limits, Link, LookupName, MAX_REPLY, Output, PeerLink,
+    PortRequest, RelayId, RelaySettings, RelayTransport, Route, Server, Settings, Shard,
+    ShardMessage, Ticket, Verdict,
 };
 use crate::auth::{Algorithm, Directory, Key, Secret, StoredKeys, User, userhash};
 use crate::net::{Family, FiveTuple, HashSeed, Now, PeerAddr, RelayedAddr, Transport};
@@ -100,6 +105,7 @@ fn settings() -> Settings {
     let mut settings = Settings {
         auth: AuthSettings {
             directory: Some(directory(&[])),
+            tokens: None,
             external: false,
             algorithms: vec![Algorithm::Sha256, Algorithm::Md5],
             nonce_secret: Box::from(&b"nonce secret"[..]),
@@ -112,9 +118,12 @@ fn settings() -> Settings {
             addresses: Vec::new(),
             ports: 49_152..=65_535,
             default_family: DefaultFamily::V4,
+            tcp: false,
         },
         policy: Policy::new(&[], &[], &OwnAddresses::default(), 49_152..=65_535),
         discovery: None,
+        alternates: None,
+        mobility: None,
         rfc3489: false,
         rfc5766_channels: false,
         software: Some(SOFTWARE.into()),
@@ -146,6 +155,7 @@ enum Outcome {
     Reply(Reply),
     ReplyFrom { reply: Reply, server: SocketAddr, client: SocketAddr },
     Queued,
+    HandOver(u16),
     Carried(Carried),
     Dropped(DropReason),
 }
@@ -191,6 +201,13 @@ struct Shell {
     asked: VecDeque<(RelayId, PortRequest)>,
     /// Every question for a relay socket so far.
     ports: Vec<PortRequest>,
+    transports: BTreeMap<RelayId, RelayTransport>,
+    /// Questions for connections to peers.
+    connects: VecDeque<Connect>,
+    cancelled: Vec<ConnectionId>,
+    /// Open connections with peers, and the client's side of those that are spliced.
+    peers: BTreeMap<PeerLink, (RelayId, Option<Link>)>,
+    closed_peers: Vec<PeerLink>,
     sent: VecDeque<(Client, Reply)>,
     lookups: VecDeque<(Ticket, LookupName)>,
     closed: Vec<RelayId>,
@@ -198,6 +215,15 @@ struct Shell {
     routes: Vec<Route>,
     events: Vec<Event>,
     to_shards: VecDeque<(u16, ShardMessage)>,
+}
+
+/// A question for a connection to a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Connect {
+    relay: RelayId,
+    connection: ConnectionId,
+    peer: SocketAddr,
+    relays_only: bool,
 }
 
 impl Shell {
@@ -230,12 +256,32 @@ impl Shell {
     fn close(&mut self, relay: RelayId) {
         let socket = self.sockets.remove(&relay).expect("closed once, and only when open");
         assert!(self.used.remove(&socket));
+        assert!(self.connects.iter().all(|c| c.relay != relay), "each was cancelled before");
+        assert!(self.peers.values().all(|(r, _)| *r != relay), "each was closed before");
         self.closed.push(relay);
     }
 
     fn release(&mut self, reserved: RelayedAddr) {
         assert!(self.used.remove(&reserved), "released once, and only when set aside");
         self.released.push(reserved);
+    }
+
+    fn cancel(&mut self, connection: ConnectionId) {
+        let at = self.connects.iter().position(|c| c.connection == connection);
+        self.connects.remove(at.expect("cancelled once, and only while it is being made"));
+        self.cancelled.push(connection);
+    }
+
+    fn splice(&mut self, client: Link, peer: PeerLink) {
+        let (to, response) = self.sent.back().expect("the response goes out before");
+        assert!(to.link == client && response.is_success(), "{response:?}");
+        let (_, side) = self.peers.get_mut(&peer).expect("only what is open is spliced");
+        assert_eq!(side.replace(client), None, "and only once");
+    }
+
+    fn close_peer(&mut self, link: PeerLink) {
+        assert!(self.peers.remove(&link).is_some(), "closed once, and only when open");
+        self.closed_peers.push(link);
     }
 
     fn advertised(&self, local: RelayedAddr) -> SocketAddr {
@@ -367,6 +413,7 @@ impl Bench {
                 Outcome::ReplyFrom { reply: Reply { bytes: reply }, server, client }
             }
             Verdict::Queued => Outcome::Queued,
+            Verdict::HandOver { shard } => Outcome::HandOver(shard),
             Verdict::Drop(reason) => Outcome::Dropped(reason),
             Verdict::Forward(forward) => Outcome::Carried(self.on_the_wire(&forward, packet)),
         }
@@ -414,11 +461,20 @@ impl Bench {
             Output::Send { client, message } => {
                 shell.sent.push_back((client, Reply { bytes: message.into() }));
             }
-            Output::OpenRelay { relay, port } => {
+            Output::OpenRelay { relay, port, transport } => {
                 shell.ports.push(port);
+                shell.transports.insert(relay, transport);
                 shell.asked.push_back((relay, port));
             }
             Output::CloseRelay { relay } => shell.close(relay),
+            Output::ConnectPeer { relay, connection, peer, relays_only } => {
+                assert!(shell.sockets.contains_key(&relay), "from a relayed address that is there");
+                let peer = peer.socket();
+                shell.connects.push_back(Connect { relay, connection, peer, relays_only });
+            }
+            Output::CancelConnect { connection } => shell.cancel(connection),
+            Output::Splice { client, peer } => shell.splice(client, peer),
+            Output::ClosePeer { link } => shell.close_peer(link),
             Output::ReleasePort { reserved } => shell.release(reserved),
             Output::LookupKey { ticket, name } => shell.lookups.push_back((ticket, name)),
             Output::Route(route) => shell.routes.push(route),
@@ -542,6 +598,8 @@ impl Bench {
         assert_eq!(self.server.allocations(), 0);
         assert!(self.shell.sockets.is_empty(), "{:?}", self.shell.sockets);
         assert!(self.shell.used.is_empty(), "{:?}", self.shell.used);
+        assert!(self.shell.connects.is_empty(), "{:?}", self.shell.connects);
+        assert!(self.shell.peers.is_empty(), "{:?}", self.shell.peers);
     }
 }
 

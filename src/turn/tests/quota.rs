@@ -102,12 +102,12 @@ fn a_time_limited_user_is_one_user_under_many_names() {
 // Several shards.
 
 /// Shards of one server; messages between them go when the test says so.
-struct Cluster {
-    shards: Vec<Bench>,
+pub(super) struct Cluster {
+    pub(super) shards: Vec<Bench>,
 }
 
 impl Cluster {
-    fn with(count: u16, change: impl Fn(&mut Settings)) -> Self {
+    pub(super) fn with(count: u16, change: impl Fn(&mut Settings)) -> Self {
         let mut settings = settings();
         change(&mut settings);
         let (settings, start) = (Arc::new(settings), start());
@@ -116,32 +116,51 @@ impl Cluster {
     }
 
     /// Carries messages until none is left.
-    fn carry(&mut self) {
+    pub(super) fn carry(&mut self) {
         while self.carry_one() {}
     }
 
-    fn carry_one(&mut self) -> bool {
+    pub(super) fn carry_one(&mut self) -> bool {
         let waiting = self.shards.iter().position(|shard| !shard.shell.to_shards.is_empty());
-        let Some(from) = waiting else { return false };
-        let (to, message) = self.shards[from].shell.to_shards.pop_front().unwrap();
+        waiting.is_some_and(|from| self.carry_from(from))
+    }
+
+    /// Carries the oldest message of a shard; false when there is none.
+    pub(super) fn carry_from(&mut self, from: usize) -> bool {
+        let Some((to, message)) = self.shards[from].shell.to_shards.pop_front() else {
+            return false;
+        };
         assert_ne!(usize::from(to), from, "no shard writes to itself");
         if let ShardMessage::ReservationAnswer { reserved: Some(port), .. } = &message {
             // The port changes hands with the message.
             assert!(self.shards[from].shell.used.remove(port));
             self.shards[usize::from(to)].shell.used.insert(*port);
         }
+        for (there, here) in message.moved_relays() {
+            let shell = &mut self.shards[from].shell;
+            let local = shell.sockets.remove(&there).expect("an open socket changes hands");
+            assert!(shell.used.remove(&local));
+            let shell = &mut self.shards[usize::from(to)].shell;
+            assert!(shell.used.insert(local));
+            assert!(shell.sockets.insert(here, local).is_none(), "under an id of its own");
+        }
         self.shards[usize::from(to)].input(Input::FromShard { shard: from as u16, message });
         true
     }
 
-    fn advance(&mut self, by: Duration) {
+    pub(super) fn advance(&mut self, by: Duration) {
         for shard in &mut self.shards {
             shard.advance(by);
         }
     }
 
     /// An Allocate at a shard, with all it takes.
-    fn allocate(&mut self, shard: usize, login: &Login, request: super::wire::Request) -> Reply {
+    pub(super) fn allocate(
+        &mut self,
+        shard: usize,
+        login: &Login,
+        request: super::wire::Request,
+    ) -> Reply {
         let outcome = self.shards[shard].deliver(login.client, login.sign(request).bytes());
         self.carry();
         let reply = match outcome {
@@ -153,7 +172,7 @@ impl Cluster {
         reply
     }
 
-    fn assert_idle(&self) {
+    pub(super) fn assert_idle(&self) {
         self.shards.iter().for_each(Bench::assert_idle);
     }
 }

@@ -1,0 +1,174 @@
+//! What lies between the bytes of a connection and STUN.
+
+use std::io::{self, IoSlice};
+use std::time::Instant;
+
+use super::OutQueue;
+use crate::io::{Arena, Outgoing, ReadOutcome, StreamBatch, TcpStream};
+use crate::tls::{self, MAX_PLAINTEXT, State};
+
+/// Ciphertext offered to the kernel at once. What it does not take of that is sent
+/// in any case and never dropped for newer, so it must not be much.
+const BURST: usize = MAX_PLAINTEXT;
+
+/// What was found at the front of a connection.
+pub(in crate::worker) enum Layer {
+    /// Nothing yet: too few bytes have come to tell.
+    Unknown,
+    /// STUN and ChannelData.
+    Plain,
+    /// The same within TLS.
+    Tls(Box<Tls>),
+}
+
+/// A session, and what of it the kernel did not take.
+pub(in crate::worker) struct Tls {
+    session: tls::Session,
+    since: Instant,
+    unsent: Vec<u8>,
+}
+
+/// Room for one write, made once and used for any number of connections.
+pub(in crate::worker) struct Scratch {
+    pub(super) batch: StreamBatch,
+    cipher: Vec<u8>,
+}
+
+impl Scratch {
+    pub(in crate::worker) fn new() -> Self {
+        Self { batch: StreamBatch::new(), cipher: Vec::new() }
+    }
+}
+
+/// A stream that is over, in one way or another.
+fn over(why: tls::Error) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, why)
+}
+
+impl Tls {
+    pub(super) fn new(session: tls::Session, now: Instant) -> Self {
+        Self { session, since: now, unsent: Vec::new() }
+    }
+
+    /// When the handshake began, while it lasts.
+    pub(super) fn handshaking_since(&self) -> Option<Instant> {
+        (self.session.state() == State::Handshaking).then_some(self.since)
+    }
+
+    /// Whether the kernel has taken everything.
+    pub(super) fn is_written(&self) -> bool {
+        self.unsent.is_empty()
+    }
+
+    /// Reads once, at most what `cipher` holds, and appends the plaintext to
+    /// `plain`. What the session has to say to it is written.
+    pub(super) fn read(
+        &mut self,
+        stream: &TcpStream,
+        cipher: &mut [u8],
+        plain: &mut Vec<u8>,
+        scratch: &mut Scratch,
+    ) -> io::Result<ReadOutcome> {
+        match stream.read(cipher)? {
+            ReadOutcome::Data(len) => self.take(stream, &cipher[..len], plain, scratch),
+            outcome => Ok(outcome),
+        }
+    }
+
+    /// The same with bytes that were read already.
+    pub(super) fn take(
+        &mut self,
+        stream: &TcpStream,
+        cipher: &[u8],
+        plain: &mut Vec<u8>,
+        scratch: &mut Scratch,
+    ) -> io::Result<ReadOutcome> {
+        let received = self.session.receive(cipher, plain);
+        scratch.cipher.clear();
+        self.session.write(&mut scratch.cipher);
+        let written = self.write(stream, &scratch.cipher);
+        // The alert has gone, as far as it could.
+        let state = received.map_err(over)?;
+        written?;
+        Ok(if state == State::Closed {
+            ReadOutcome::Closed
+        } else {
+            ReadOutcome::Data(cipher.len())
+        })
+    }
+
+    /// Writes as many of the messages as the kernel takes right away; returns how
+    /// many. The rest is still plaintext, and may be dropped.
+    ///
+    /// Each message is a record of its own: clients exist that read one message
+    /// from a record and wait for the next one with the rest of it.
+    pub(super) fn send(
+        &mut self,
+        stream: &TcpStream,
+        scratch: &mut Scratch,
+        arena: &Arena,
+        messages: &[Outgoing],
+        order: &[u32],
+    ) -> io::Result<usize> {
+        let mut taken = 0;
+        while taken < order.len() && self.is_written() {
+            scratch.cipher.clear();
+            while taken < order.len() && scratch.cipher.len() < BURST {
+                let message = &messages[order[taken] as usize];
+                let mut pieces = message.pieces(arena).map(IoSlice::new);
+                self.session.send(&mut pieces, &mut scratch.cipher).map_err(over)?;
+                taken += 1;
+            }
+            self.write(stream, &scratch.cipher)?;
+        }
+        Ok(taken)
+    }
+
+    /// Writes what is left over, then what waits in the queue.
+    pub(super) fn drain(&mut self, stream: &TcpStream, queue: &mut OutQueue) -> io::Result<()> {
+        loop {
+            let rest = std::mem::take(&mut self.unsent);
+            self.write(stream, &rest)?;
+            let waiting = queue.front();
+            if !self.is_written() || waiting.is_empty() {
+                return Ok(());
+            }
+            let len = waiting.len().min(MAX_PLAINTEXT);
+            let sent = self.session.send(&mut [IoSlice::new(&waiting[..len])], &mut self.unsent);
+            sent.map_err(over)?;
+            queue.consume(len);
+        }
+    }
+
+    /// Writes bytes as they are, past the queue; what the kernel does not take waits.
+    pub(super) fn send_bytes(
+        &mut self,
+        stream: &TcpStream,
+        bytes: &[u8],
+        scratch: &mut Scratch,
+    ) -> io::Result<()> {
+        scratch.cipher.clear();
+        let sent = self.session.send(&mut [IoSlice::new(bytes)], &mut scratch.cipher);
+        sent.map_err(over)?;
+        self.write(stream, &scratch.cipher)
+    }
+
+    /// Says goodbye, as far as the kernel takes it.
+    pub(super) fn close(&mut self, stream: &TcpStream) {
+        self.session.close();
+        let mut farewell = std::mem::take(&mut self.unsent);
+        self.session.write(&mut farewell);
+        // The connection is closed in any case.
+        let _ = stream.write(&farewell);
+    }
+
+    fn write(&mut self, stream: &TcpStream, cipher: &[u8]) -> io::Result<()> {
+        let sent = if self.is_written() && !cipher.is_empty() { stream.write(cipher)? } else { 0 };
+        self.unsent.extend_from_slice(&cipher[sent..]);
+        if self.unsent.is_empty() {
+            // A client that was slow once need not cost memory for ever.
+            self.unsent = Vec::new();
+        }
+        Ok(())
+    }
+}

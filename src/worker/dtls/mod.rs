@@ -1,0 +1,253 @@
+//! DTLS clients (RFC 7350): datagrams of a listener to sessions, plaintext to the
+//! core, and back.
+//!
+//! Nothing is kept for an address before it has returned a cookie. What a session
+//! has to send leaves through the listener that the client came to.
+
+mod clients;
+
+use std::net::SocketAddr;
+
+use super::Worker;
+use super::packets::Origin;
+use super::token::{ConnectionId, Token};
+use crate::io::{Body, Outgoing, SLOT, SlotId};
+use crate::net::{FiveTuple, Now, Transport};
+use crate::tls::dtls::{Hello, Session, Verdict as FrontVerdict, starts_with_hello};
+use crate::tls::{MAX_PLAINTEXT, State};
+use crate::turn::{Client, Input, Verdict};
+
+pub(super) use clients::DtlsClients;
+pub use clients::DtlsLimits;
+
+/// A datagram on its way in.
+#[derive(Clone, Copy)]
+pub(super) struct Arrival {
+    /// The listener.
+    pub(super) listener: usize,
+    pub(super) slot: SlotId,
+    pub(super) len: usize,
+    pub(super) from: SocketAddr,
+    pub(super) server: SocketAddr,
+    pub(super) tos: u8,
+}
+
+impl Worker {
+    /// A datagram that looks like DTLS.
+    pub(super) fn on_dtls(&mut self, now: Now, arrival: Arrival) {
+        let Arrival { slot, len, from, server, .. } = arrival;
+        let known = self.dtls.find(from, server);
+        let datagram = &self.arena.bytes(slot)[..len];
+        // Also of a client that has forgotten its session.
+        if known.is_none() || starts_with_hello(datagram) {
+            match self.dtls.front.receive(now, from, server, datagram) {
+                FrontVerdict::Verified(hello) if self.is_new(known, &hello) => {
+                    let hello = datagram.to_vec();
+                    return self.begin_session(now, arrival, known, &hello);
+                }
+                FrontVerdict::Answer(answer) => {
+                    return self.send_datagrams(arrival.listener, server, from, 0, [&answer[..]]);
+                }
+                FrontVerdict::Drop(_) if known.is_none() => {
+                    self.egress.losses.no_session += 1;
+                    return;
+                }
+                FrontVerdict::Verified(_) | FrontVerdict::Drop(_) => {}
+            }
+        }
+        if let Some(id) = known {
+            self.on_record(now, arrival, id);
+        }
+    }
+
+    fn is_new(&self, known: Option<ConnectionId>, hello: &Hello<'_>) -> bool {
+        let client = known.and_then(|id| self.dtls.get(id));
+        client.is_none_or(|client| !client.session.began_with(hello))
+    }
+
+    /// A verified ClientHello: the session that was there, if any, is over.
+    fn begin_session(
+        &mut self,
+        now: Now,
+        arrival: Arrival,
+        known: Option<ConnectionId>,
+        datagram: &[u8],
+    ) {
+        let Arrival { listener, from, server, .. } = arrival;
+        if let Some(id) = known {
+            self.end_session(now, id);
+        }
+        let Some(certificates) = self.certificates.clone() else { return };
+        if !self.dtls.has_room() {
+            self.egress.losses.refused_connections += 1;
+            return;
+        }
+        let FrontVerdict::Verified(hello) = self.dtls.front.receive(now, from, server, datagram)
+        else {
+            return;
+        };
+        match Session::accept(&certificates, self.dtls.limits, &hello, now.mono) {
+            Ok(session) => {
+                let five_tuple = FiveTuple::new(Transport::Dtls, from, server);
+                let id = self.dtls.insert(now.mono, session, five_tuple, listener);
+                self.send_pending(id, 0);
+                self.watch_session(now, id);
+            }
+            Err((_, alert)) => {
+                self.egress.losses.tls_failures += 1;
+                if !alert.is_empty() {
+                    self.send_datagrams(listener, server, from, 0, [&alert[..]]);
+                }
+            }
+        }
+    }
+
+    /// A datagram of a session: what it means goes to the core.
+    fn on_record(&mut self, now: Now, arrival: Arrival, id: ConnectionId) {
+        let Arrival { slot, len, tos, .. } = arrival;
+        let was_half_open = self.dtls.is_half_open(id);
+        let Some(client) = self.dtls.get_mut(id) else { return };
+        let mut received = client.session.receive(now.mono, &self.arena.bytes(slot)[..len]);
+        // The session has its own copy: what it means can lie where it lay.
+        let mut at = 0;
+        while received.is_ok() && at + MAX_PLAINTEXT <= SLOT {
+            let Some(client) = self.dtls.get_mut(id) else { return };
+            let room = &mut self.arena.bytes_mut(slot)[at..];
+            match client.session.read(room) {
+                Ok(Some(len)) => {
+                    let (from, origin) = (client.client(), Origin { slot, start: at as u32, tos });
+                    self.on_plain_datagram(now, id, from, origin, len);
+                    at += len;
+                }
+                Ok(None) => break,
+                Err(error) => received = Err(error),
+            }
+        }
+        self.send_pending(id, 0);
+        self.dtls.settle(id, was_half_open);
+        let state = self.dtls.get_mut(id).map(|client| client.session.state());
+        if received.is_err() {
+            self.egress.losses.tls_failures += 1;
+        }
+        if received.is_err() || state == Some(State::Closed) {
+            self.end_session(now, id);
+        }
+    }
+
+    fn on_plain_datagram(
+        &mut self,
+        now: Now,
+        id: ConnectionId,
+        from: Client,
+        origin: Origin,
+        len: usize,
+    ) {
+        let start = origin.start as usize;
+        let packet = &self.arena.bytes(origin.slot)[start..start + len];
+        match self.core.on_client(now, from, packet, &mut self.reply[..]) {
+            Verdict::Forward(forward) => self.forward(origin, &forward),
+            Verdict::Reply { len } => {
+                let Some(client) = self.dtls.get_mut(id) else { return };
+                // What cannot be sent has an end that the next receive finds.
+                let _ = client.session.send([&self.reply[..len]], &mut self.plain);
+                self.send_pending(id, 0);
+            }
+            Verdict::ReplyFrom { .. }
+            | Verdict::HandOver { .. }
+            | Verdict::Queued
+            | Verdict::Drop(_) => {}
+        }
+    }
+
+    /// Sends data to a DTLS client: the pieces become one record.
+    pub(super) fn send_to_dtls(&mut self, id: ConnectionId, message: &Outgoing) {
+        let Some(client) = self.dtls.get_mut(id) else {
+            self.egress.losses.gone += 1;
+            return;
+        };
+        let pieces = message.pieces(&self.arena);
+        if client.session.send(pieces, &mut self.plain).is_err() {
+            self.egress.losses.send_refused += 1;
+        }
+        self.send_pending(id, message.tos);
+    }
+
+    /// Sends what a session has to send.
+    fn send_pending(&mut self, id: ConnectionId, tos: u8) {
+        let Some(client) = self.dtls.get_mut(id) else { return };
+        let FiveTuple { client: to, server, .. } = client.five_tuple;
+        let listener = client.listener;
+        let source = self.udp[listener].source(server);
+        for datagram in client.session.datagrams() {
+            let Some(slot) = self.arena.take() else {
+                self.egress.losses.send_buffer_full += 1;
+                continue;
+            };
+            self.arena.bytes_mut(slot)[..datagram.len()].copy_from_slice(datagram);
+            let body = Body { slot, start: 0, end: datagram.len() as u32 };
+            let message = Outgoing { from: source, tos, ..Outgoing::new(to.socket(), body) };
+            self.egress.add_for_listener(listener, message);
+        }
+        client.session.clear_datagrams();
+    }
+
+    fn send_datagrams<'a>(
+        &mut self,
+        listener: usize,
+        server: SocketAddr,
+        to: SocketAddr,
+        tos: u8,
+        datagrams: impl IntoIterator<Item = &'a [u8]>,
+    ) {
+        let source = self.udp[listener].source(server);
+        for datagram in datagrams {
+            let Some(slot) = self.arena.take() else { return };
+            self.arena.bytes_mut(slot)[..datagram.len()].copy_from_slice(datagram);
+            let body = Body { slot, start: 0, end: datagram.len() as u32 };
+            let message = Outgoing { from: source, tos, ..Outgoing::new(to, body) };
+            self.egress.add_for_listener(listener, message);
+        }
+    }
+
+    /// Has a session looked at when it wants to be, or has been idle for too long.
+    fn watch_session(&mut self, now: Now, id: ConnectionId) {
+        let idle = self.limits.idle;
+        let Some(client) = self.dtls.get_mut(id) else { return };
+        let at = client.session.poll_timeout().unwrap_or(client.idle_since + idle).max(now.mono);
+        if client.timer.is_none_or(|armed| at < armed) {
+            client.timer = Some(at);
+            self.stream_timers.arm(at, Token::Dtls(id));
+        }
+    }
+
+    pub(super) fn on_session_timer(&mut self, now: Now, id: ConnectionId) {
+        let was_half_open = self.dtls.is_half_open(id);
+        let Some(client) = self.dtls.get_mut(id) else { return };
+        if client.timer.is_none_or(|at| at > now.mono) {
+            return;
+        }
+        client.timer = None;
+        let handled = client.session.handle_timeout(now.mono);
+        if self.core.has_allocation(&client.five_tuple) {
+            client.idle_since = now.mono;
+        }
+        let idle = client.idle_since + self.limits.idle <= now.mono;
+        self.send_pending(id, 0);
+        self.dtls.settle(id, was_half_open);
+        if handled.is_err() || idle {
+            self.egress.losses.closed_connections += 1;
+            return self.end_session(now, id);
+        }
+        self.watch_session(now, id);
+    }
+
+    fn end_session(&mut self, now: Now, id: ConnectionId) {
+        let Some(client) = self.dtls.get_mut(id) else { return };
+        client.session.close();
+        self.send_pending(id, 0);
+        if let Some(client) = self.dtls.remove(id) {
+            let Client { five_tuple, link } = client.client();
+            self.core.handle_input(now, Input::LinkClosed { five_tuple, link });
+        }
+    }
+}
