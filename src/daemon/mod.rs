@@ -30,7 +30,7 @@ use addresses::Addresses;
 use start::Running;
 
 /// How often the files of certificates are looked at: renewals come months apart.
-const LOOK_AT_FILES: Duration = Duration::from_secs(5);
+const LOOK_AT_FILES: Duration = Duration::from_secs(2);
 
 /// Why the server did not start, or ended by itself: one line for a person.
 #[derive(Debug)]

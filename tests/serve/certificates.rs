@@ -6,10 +6,13 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use rcgen::date_time_ymd;
+use sturn::client::Allocate;
 use tempfile::TempDir;
 
-use crate::setup::Setup;
-use crate::support::certificate::Certificate;
+use crate::setup::{DEADLINE, Server, Setup, wait_until};
+use crate::support::certificate::{Certificate, NAME};
+use crate::support::driver::connected;
+use crate::support::secure::{Dtls, Tls, Wanted, stream};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_sturn");
 
@@ -93,6 +96,56 @@ fn check_names_the_certificates() {
     assert!(text.contains("chain.pem for turn.example.org, *.example.net, "), "{text}");
     assert!(text.contains("tls 0.0.0.0:5349, [::]:5349"), "{text}");
     assert!(text.contains("dtls 0.0.0.0:5349, [::]:5349"), "{text}");
+}
+
+/// The certificate that a new client is shown over TLS, and over DTLS.
+fn shown(server: &Server, trusted: &[&Certificate]) -> [Vec<u8>; 2] {
+    let trusted = trusted.iter().map(|certificate| &certificate.der[..]).collect();
+    let wanted = Wanted { trusted, ..Wanted::default() };
+    let tls = Tls::connect(stream(server.addr()), &wanted).unwrap();
+    let dtls = Dtls::connect(connected(server.addr()), &wanted).unwrap();
+    [tls.certificate().to_vec(), dtls.certificate()]
+}
+
+#[test]
+fn renewed_certificates_are_taken_and_sessions_go_on() {
+    let (old, new) =
+        (Certificate::shared(), Certificate::new(&["renewed.example.org", NAME], |_| ()));
+    let both = [old, &new];
+    let mut server = Setup::new().tls().start();
+    let mut clients = [server.tls(), server.dtls()];
+    for client in &mut clients {
+        client.allocate(Allocate::default()).unwrap();
+    }
+    // A chain without its key leaves things as they are.
+    fs::write(server.file("0.chain.pem"), &new.chain).unwrap();
+    server.process().signal("HUP");
+    let line = server.process().expect_line("keeping the certificates in use", DEADLINE);
+    assert!(line.contains("0.key.pem") && line.contains("does not belong to"), "{line}");
+    assert!(shown(&server, &both).iter().all(|shown| *shown == old.der));
+
+    fs::write(server.file("0.key.pem"), &new.key).unwrap();
+    server.process().signal("HUP");
+    wait_until("the new certificate is shown", || {
+        shown(&server, &both).iter().all(|shown| *shown == new.der)
+    });
+    for client in &mut clients {
+        client.refresh(None, None).unwrap();
+    }
+}
+
+#[test]
+fn renewed_certificates_are_noticed_without_a_signal() {
+    let (old, new) =
+        (Certificate::shared(), Certificate::new(&["renewed.example.org", NAME], |_| ()));
+    let both = [old, &new];
+    let server = Setup::new().tls().start();
+    assert!(shown(&server, &both).iter().all(|shown| *shown == old.der));
+    fs::write(server.file("0.chain.pem"), &new.chain).unwrap();
+    fs::write(server.file("0.key.pem"), &new.key).unwrap();
+    wait_until("the new certificate is shown", || {
+        shown(&server, &both).iter().all(|shown| *shown == new.der)
+    });
 }
 
 /// A directory with a configuration whose certificate is in `chain.pem` and `key.pem`.

@@ -215,6 +215,11 @@ impl Server {
         self.lease.v4.into()
     }
 
+    /// A file beside its configuration.
+    pub(crate) fn file(&self, name: &str) -> std::path::PathBuf {
+        self.sturn.config_file().with_file_name(name)
+    }
+
     /// Output, signals, exit.
     pub(crate) fn process(&mut self) -> &mut Process {
         self.sturn.process()
