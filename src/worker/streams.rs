@@ -121,7 +121,7 @@ impl Worker {
     pub(super) fn on_connection_ready(&mut self, now: Now, id: ConnectionId, event: &Event) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         if let Some(peer) = connection.data {
-            return self.pump(now, peer);
+            return self.on_data_ready(now, peer, event);
         }
         if event.writable && connection.drain(&self.poll).is_err() {
             return self.close_connection(now, id);

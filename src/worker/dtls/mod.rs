@@ -6,12 +6,13 @@
 
 mod clients;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::Worker;
+use super::egress::Egress;
 use super::packets::Origin;
 use super::token::{ConnectionId, Token};
-use crate::io::{Body, Outgoing, SLOT, SlotId};
+use crate::io::{Arena, Body, Outgoing, SLOT, SlotId};
 use crate::net::{FiveTuple, Now, Transport};
 use crate::tls::dtls::{Hello, Session, Verdict as FrontVerdict, starts_with_hello};
 use crate::tls::{MAX_PLAINTEXT, State};
@@ -46,7 +47,7 @@ impl Worker {
                     return self.begin_session(now, arrival, known, &hello);
                 }
                 FrontVerdict::Answer(answer) => {
-                    return self.send_datagrams(arrival.listener, server, from, 0, [&answer[..]]);
+                    return self.send_to_stranger(arrival.listener, server, from, &answer);
                 }
                 FrontVerdict::Drop(_) if known.is_none() => {
                     self.egress.losses.no_session += 1;
@@ -96,7 +97,7 @@ impl Worker {
             Err((_, alert)) => {
                 self.egress.losses.tls_failures += 1;
                 if !alert.is_empty() {
-                    self.send_datagrams(listener, server, from, 0, [&alert[..]]);
+                    self.send_to_stranger(listener, server, from, &alert);
                 }
             }
         }
@@ -176,37 +177,24 @@ impl Worker {
     fn send_pending(&mut self, id: ConnectionId, tos: u8) {
         let Some(client) = self.dtls.get_mut(id) else { return };
         let FiveTuple { client: to, server, .. } = client.five_tuple;
-        let listener = client.listener;
-        let source = self.udp[listener].source(server);
+        let from = self.udp[client.listener].source(server);
         for datagram in client.session.datagrams() {
-            let Some(slot) = self.arena.take() else {
-                self.egress.losses.send_buffer_full += 1;
-                continue;
-            };
-            self.arena.bytes_mut(slot)[..datagram.len()].copy_from_slice(datagram);
-            let body = Body { slot, start: 0, end: datagram.len() as u32 };
-            let message = Outgoing { from: source, tos, ..Outgoing::new(to.socket(), body) };
-            self.egress.add_for_listener(listener, message);
+            let to = to.socket();
+            queue(&mut self.arena, &mut self.egress, client.listener, (from, to, tos), datagram);
         }
         client.session.clear_datagrams();
     }
 
-    fn send_datagrams<'a>(
+    /// Sends to an address without a session.
+    fn send_to_stranger(
         &mut self,
         listener: usize,
         server: SocketAddr,
         to: SocketAddr,
-        tos: u8,
-        datagrams: impl IntoIterator<Item = &'a [u8]>,
+        data: &[u8],
     ) {
-        let source = self.udp[listener].source(server);
-        for datagram in datagrams {
-            let Some(slot) = self.arena.take() else { return };
-            self.arena.bytes_mut(slot)[..datagram.len()].copy_from_slice(datagram);
-            let body = Body { slot, start: 0, end: datagram.len() as u32 };
-            let message = Outgoing { from: source, tos, ..Outgoing::new(to, body) };
-            self.egress.add_for_listener(listener, message);
-        }
+        let from = self.udp[listener].source(server);
+        queue(&mut self.arena, &mut self.egress, listener, (from, to, 0), data);
     }
 
     /// Has a session looked at when it wants to be, or has been idle for too long.
@@ -250,4 +238,21 @@ impl Worker {
             self.core.handle_input(now, Input::LinkClosed { five_tuple, link });
         }
     }
+}
+
+/// Puts a datagram into a slot and on its way: from, to, TOS.
+fn queue(
+    arena: &mut Arena,
+    egress: &mut Egress,
+    listener: usize,
+    (from, to, tos): (Option<IpAddr>, SocketAddr, u8),
+    datagram: &[u8],
+) {
+    let Some(slot) = arena.take() else {
+        egress.losses.send_buffer_full += 1;
+        return;
+    };
+    arena.bytes_mut(slot)[..datagram.len()].copy_from_slice(datagram);
+    let body = Body { slot, start: 0, end: datagram.len() as u32 };
+    egress.add_for_listener(listener, Outgoing { from, tos, ..Outgoing::new(to, body) });
 }

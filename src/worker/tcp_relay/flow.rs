@@ -17,6 +17,10 @@ const READS: usize = 16;
 pub(super) struct Flow {
     up: Direction,
     down: Direction,
+    /// Whether readiness of each side is reported. One that has hung up is not
+    /// watched: it would be reported for as long as the other side is slow.
+    pub(super) watches_client: bool,
+    pub(super) watches_peer: bool,
 }
 
 /// One direction.
@@ -42,6 +46,8 @@ impl Flow {
         Ok(Self {
             up: Direction { buffer: Vec::new(), pipe: pipe()?, ended: false, told: false },
             down: Direction { buffer: Vec::new(), pipe: pipe()?, ended: false, told: false },
+            watches_client: true,
+            watches_peer: true,
         })
     }
 
@@ -73,6 +79,12 @@ impl Flow {
             interest(self.up.wants_more(), down_waits),
             interest(self.down.wants_more() && client.is_written(), self.up.holds()),
         )
+    }
+
+    /// Whether a side that is not watched has more to be read now: nothing else
+    /// will say so.
+    pub(super) fn goes_on_unwatched(&self) -> bool {
+        !self.watches_client && self.up.wants_more() || !self.watches_peer && self.down.wants_more()
     }
 
     fn pump_up(

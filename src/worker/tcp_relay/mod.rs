@@ -168,7 +168,14 @@ impl Worker {
                     self.peer_is_over(now, id);
                 }
             }
-            Stage::Flowing(..) => self.pump(now, id),
+            Stage::Flowing(_, ref mut flow) => {
+                if event.error || event.hangup {
+                    // A descriptor that was added and is still open can be removed.
+                    let _ = self.poll.remove(&peer.stream);
+                    flow.watches_peer = false;
+                }
+                self.pump(now, id);
+            }
         }
     }
 
@@ -229,6 +236,20 @@ impl Worker {
         !spliced.is_empty()
     }
 
+    /// A client's data connection is ready.
+    pub(super) fn on_data_ready(&mut self, now: Now, id: ConnectionId, event: &Event) {
+        if (event.error || event.hangup)
+            && let Some(Peer { stage: Stage::Flowing(client, flow), .. }) =
+                self.tcp_relays.get_mut(id)
+            && let Some(connection) = self.connections.get_mut(*client)
+        {
+            // As above.
+            let _ = self.poll.remove(&connection.stream);
+            flow.watches_client = false;
+        }
+        self.pump(now, id);
+    }
+
     /// Passes on what has come from either side.
     pub(super) fn pump(&mut self, now: Now, id: ConnectionId) {
         let Some(peer) = self.tcp_relays.get_mut(id) else { return };
@@ -240,8 +261,15 @@ impl Worker {
         let over = flow.pump(connection, stream, &mut self.cipher, &mut self.egress.streams);
         let watched = over.and_then(|over| {
             let (of_client, of_peer) = flow.interests(connection);
-            connection.watch_for(of_client, &self.poll)?;
-            self.poll.modify(&*stream, token, of_peer)?;
+            if flow.watches_client {
+                connection.watch_for(of_client, &self.poll)?;
+            }
+            if flow.watches_peer {
+                self.poll.modify(&*stream, token, of_peer)?;
+            }
+            if !over && flow.goes_on_unwatched() {
+                self.spliced.push(id);
+            }
             Ok(over)
         });
         if !matches!(watched, Ok(false)) {
