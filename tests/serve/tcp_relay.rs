@@ -186,6 +186,27 @@ fn each_end_is_passed_on_and_the_other_way_goes_on() {
 }
 
 #[test]
+fn what_a_peer_sent_before_it_hung_up_reaches_a_slow_client() {
+    let server = server();
+    let (mut control, _) = allocation(&server);
+    let (listener, peer) = listener();
+    let id = connect(&mut control, peer).unwrap();
+    let (mut far, _) = accept(&listener);
+    let mut near = bind(&server, &id);
+    near.shutdown(Shutdown::Write).unwrap();
+    expect_end(&mut far);
+    let sent = pattern(8 << 20);
+    let wanted = sent.clone();
+    let writing = thread::spawn(move || far.write_all(&sent).unwrap());
+    // Nothing is read before the peer's window is full or it has hung up.
+    wait_until("something has come", || near.peek(&mut [0]).is_ok());
+    let mut heard = Vec::new();
+    near.read_to_end(&mut heard).unwrap();
+    assert!(heard == wanted, "all of it: {} of {}", heard.len(), wanted.len());
+    writing.join().unwrap();
+}
+
+#[test]
 fn a_peer_that_connects_is_announced_and_what_it_sent_is_kept() {
     let server = server();
     let (mut control, relayed) = allocation(&server);
