@@ -1,11 +1,15 @@
 """One line per case, and the count that `scripts/test` adds up."""
 
 import argparse
+import json
 import os
 import threading
 import time
 
-from server import KINDS
+from server import KINDS, REPOSITORY
+
+# What each runner says of foreign clients; tests/interop/table.py reads it.
+RESULTS = REPOSITORY / "target" / "test-logs"
 
 
 class Report:
@@ -16,6 +20,8 @@ class Report:
         self.passed = 0
         self.failed = 0
         self._started = time.monotonic()
+        self._results = RESULTS / f"{title}.clients"
+        self._results.unlink(missing_ok=True)
         # Cases may end in several threads.
         self._lock = threading.Lock()
 
@@ -31,6 +37,20 @@ class Report:
             self._line(case, "FAIL", detail)
             if more:
                 print(more, flush=True)
+
+    def tried(self, client, transport, passed, over_ipv6=False):
+        """Enters a foreign client's attempt, which may be half of a case, in the
+        table of clients and transports. Counts nothing here."""
+        attempt = {
+            "client": client,
+            "transport": transport,
+            "passed": passed,
+            "over-ipv6": over_ipv6,
+        }
+        with self._lock:
+            RESULTS.mkdir(parents=True, exist_ok=True)
+            with self._results.open("a") as results:
+                print(json.dumps(attempt), file=results)
 
     def table(self, rows):
         """Prints rows of cells, the first of them the heads of the columns."""

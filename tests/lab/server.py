@@ -31,7 +31,8 @@ class Setup:
 
     `listen` are (address, port) pairs, served over UDP and TCP alike; those in
     `listen_tcp` over TCP only. With a `certificate`, files of chain and key, the
-    same ports take TLS and DTLS. With `discovery`, pairs of addresses that are in
+    same ports take TLS and DTLS. `token_keys` are (id, algorithm, key in base64) of
+    an authorization server, which only sturn can be given. With `discovery`, pairs of addresses that are in
     `listen`, the server helps clients of RFC 5780 and RFC 3489, on these and
     on DISCOVERY_PORTS.
     """
@@ -41,6 +42,7 @@ class Setup:
     allow_peers: tuple
     users: dict = field(default_factory=dict)
     secrets: tuple = ()
+    token_keys: tuple = ()
     listen_tcp: tuple = ()
     discovery: tuple = ()
     certificate: tuple = ()
@@ -87,7 +89,7 @@ tcp = true
 realm = {json.dumps(REALM)}
 users = [{users}]
 secrets = {json.dumps(list(setup.secrets))}
-
+{sturn_tokens(setup) if setup.token_keys else ""}
 [turn]
 # turnutils_uclient binds any channel that RFC 5766 knew.
 rfc5766-channels = true
@@ -96,6 +98,17 @@ mobility = true
 [peers]
 allow = {json.dumps(list(setup.allow_peers))}
 {sturn_tls(setup) if setup.certificate else ""}{sturn_discovery(setup) if setup.discovery else ""}"""
+
+
+def sturn_tokens(setup):
+    keys = ", ".join(
+        f"{{ id = {json.dumps(name)}, algorithm = {json.dumps(algorithm)}, key = {json.dumps(key)} }}"
+        for name, algorithm, key in setup.token_keys
+    )
+    return f"""\
+oauth-server-name = {json.dumps(REALM)}
+oauth-keys = [{keys}]
+"""
 
 
 def sturn_tls(setup):
