@@ -41,6 +41,9 @@ JUDGES = {
     "sturn nat at coturn": (judges.sturn, COTURN, True),
 }
 
+# The foreign clients among them that ask the tested server, by their commands.
+FOREIGN = {"natdiscovery": "turnutils_natdiscovery", "stun": "stun"}
+
 # OTHER-ADDRESS is relative to where a request came in (RFC 5780 section 7.4).
 # coturn says the same at all its addresses, and its client relies on that: it
 # goes on with the OTHER-ADDRESS of its second answer, so elsewhere its third
@@ -132,6 +135,8 @@ def judge_access(lab, side, access, names, servers, report):
         truth, mark = truth_for(name, access, servers[0])
         verdict = future.result()
         errors = verdict.errors(truth)
+        if name in FOREIGN:
+            report.tried(FOREIGN[name], "UDP", not errors, over_ipv6=version == 1)
         record(f"{access}: {name}", verdict, errors, servers, report)
         row[name] = (f"{verdict}{mark}", not errors)
     return row

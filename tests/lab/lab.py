@@ -15,6 +15,7 @@ In a test: `with Lab() as lab: ...`, which has namespaces of its own.
 
 import os
 import re
+import shutil
 import sys
 import time
 from itertools import zip_longest
@@ -30,6 +31,8 @@ SERVER_ADDRESSES_V6 = ("2001:db8:ff::100", "2001:db8:ff::101")
 OTHER_ADDRESSES = ("203.0.113.110", "203.0.113.111")
 OTHER_ADDRESSES_V6 = ("2001:db8:ff::110", "2001:db8:ff::111")
 PREFIX = "sturn-lab"
+# Where `ip netns exec` looks for the files that differ in a namespace.
+HOSTS_FILES = Path("/etc/netns")
 
 
 class Lab:
@@ -83,6 +86,21 @@ class Lab:
             must_run(["nft", "-f", "-"], namespace=namespace, stdin=text)
             run(["conntrack", "--flush"], deadline=5, namespace=namespace)
         return time.monotonic() - started
+
+    def name(self, names):
+        """Lets processes of both sides find addresses by these names.
+
+        Only those started afterwards: `ip netns exec` shows each its own hosts
+        file. It keeps this machine's lines, since Firefox looks those up. Other
+        questions are refused at once, instead of waiting for a server of names
+        that is out of reach.
+        """
+        lines = "".join(f"{address} {name}\n" for name, address in names.items())
+        for side in SIDES:
+            folder = HOSTS_FILES / self.namespace(side)
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "hosts").write_text(Path("/etc/hosts").read_text() + lines)
+            (folder / "resolv.conf").write_text("nameserver 127.0.0.1\n")
 
     def _create_namespaces(self):
         place = self.namespace
@@ -296,6 +314,7 @@ def take_down(namespace):
         except (ProcessLookupError, ValueError):
             pass
     run(["ip", "netns", "delete", namespace], deadline=5)
+    shutil.rmtree(HOSTS_FILES / namespace, ignore_errors=True)
 
 
 def take_down_abandoned_labs():
