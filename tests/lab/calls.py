@@ -78,10 +78,8 @@ WEB_ONLY_NAME = End("udp-blocked", f"turns:{SERVER_NAME}:443?transport=tcp", "tl
 
 CASES = (
     Case("chromium-chromium udp static-user", OVER_UDP, OVER_UDP, time_limited=False),
-    Case("chromium-chromium tcp", OVER_TCP, OVER_TCP),
-    Case("chromium-firefox tcp443-udp", WEB_ONLY, firefox(OVER_UDP)),
-    Case("firefox-firefox tcp443-tcp", firefox(WEB_ONLY), firefox(OVER_TCP)),
     Case("chromium-chromium udp-tcp ipv6-server", OVER_UDP_V6, OVER_TCP_V6),
+    Case("chromium-firefox tcp443-udp", WEB_ONLY, firefox(OVER_UDP)),
     Case(
         "chromium-firefox turns443-udp by-address",
         WEB_ONLY_TLS,
@@ -95,9 +93,9 @@ CASES = (
         certified=SERVER_NAME,
     ),
     Case(
-        "firefox-firefox turns443-turns443 by-name",
+        "firefox-firefox turns443-tcp by-name",
         firefox(WEB_ONLY_NAME),
-        firefox(WEB_ONLY_NAME),
+        firefox(OVER_TCP),
         certified=SERVER_NAME,
     ),
 )
@@ -252,7 +250,8 @@ def summary(side):
 def evidence(sides, called, server):
     lines = []
     for name, side in sides.items():
-        lines.append(f"  {side['version']}, {name}: {side.get('state')}, {side.get('frames')} frames")
+        state = f"{side.get('state')}, {side.get('frames')} frames"
+        lines.append(f"  side {name}, {side['version']}: {state}")
         lines += [f"    | {line}" for line in side["log"]]
     if not sides:
         lines += ["  the driver, its last lines:", called.last_lines()]

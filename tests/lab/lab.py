@@ -18,6 +18,7 @@ import re
 import shutil
 import sys
 import time
+from contextlib import suppress
 from itertools import zip_longest
 from pathlib import Path
 
@@ -315,6 +316,8 @@ def take_down(namespace):
             pass
     run(["ip", "netns", "delete", namespace], deadline=5)
     shutil.rmtree(HOSTS_FILES / namespace, ignore_errors=True)
+    with suppress(OSError):  # another lab has its files there, or nobody had
+        HOSTS_FILES.rmdir()
 
 
 def take_down_abandoned_labs():

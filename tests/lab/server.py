@@ -32,9 +32,9 @@ class Setup:
     `listen` are (address, port) pairs, served over UDP and TCP alike; those in
     `listen_tcp` over TCP only. With a `certificate`, files of chain and key, the
     same ports take TLS and DTLS. `token_keys` are (id, algorithm, key in base64) of
-    an authorization server, which only sturn can be given. With `discovery`, pairs of addresses that are in
-    `listen`, the server helps clients of RFC 5780 and RFC 3489, on these and
-    on DISCOVERY_PORTS.
+    an authorization server; only sturn can be given those. With `discovery`, pairs
+    of addresses that are in `listen`, the server helps clients of RFC 5780 and
+    RFC 3489, on these and on DISCOVERY_PORTS.
     """
 
     listen: tuple
@@ -101,9 +101,9 @@ allow = {json.dumps(list(setup.allow_peers))}
 
 
 def sturn_tokens(setup):
+    words = ((json.dumps(word) for word in key) for key in setup.token_keys)
     keys = ", ".join(
-        f"{{ id = {json.dumps(name)}, algorithm = {json.dumps(algorithm)}, key = {json.dumps(key)} }}"
-        for name, algorithm, key in setup.token_keys
+        f"{{ id = {name}, algorithm = {algorithm}, key = {key} }}" for name, algorithm, key in words
     )
     return f"""\
 oauth-server-name = {json.dumps(REALM)}
