@@ -148,6 +148,7 @@ def coturn_args(setup, directory):
         *tls,
         "--fingerprint",
         "--allow-loopback-peers",
+        "--mobility",
         *auth,
         f"--realm={REALM}",
         f"--listening-port={port}",
