@@ -838,7 +838,7 @@ fn every_key_can_be_set() {
     assert_eq!(config.tcp.frame_timeout, Duration::from_secs(5));
     assert_eq!(config.tcp.queue, 131_072);
     let web = Backend {
-        address: "127.0.0.1:8443".parse().unwrap(),
+        address: "127.0.0.1:9443".parse().unwrap(),
         names: vec!["www.example.org".into(), "*.example.org".into()],
         alpn: vec!["h2".into()],
         plain: false,
@@ -943,7 +943,7 @@ frame-timeout = "5s"
 queue = "128KiB"
 [backends]
 servers = [
-    { names = ["WWW.example.org", "*.example.org"], alpn = ["h2"], address = "127.0.0.1:8443", proxy-protocol = "v2" },
+    { names = ["WWW.example.org", "*.example.org"], alpn = ["h2"], address = "127.0.0.1:9443", proxy-protocol = "v2" },
     { plain = true, address = "[::1]:8080" },
 ]
 connect-timeout = "3s"
