@@ -837,6 +837,20 @@ fn every_key_can_be_set() {
     assert_eq!(config.tcp.idle_timeout, Duration::from_secs(90));
     assert_eq!(config.tcp.frame_timeout, Duration::from_secs(5));
     assert_eq!(config.tcp.queue, 131_072);
+    check_backends(&config);
+    assert_eq!(config.workers.count, 4);
+    assert_eq!(
+        (config.log.level.as_str(), config.log.format),
+        ("warn,sturn=debug", LogFormat::Json)
+    );
+    // A key that is forgotten above would keep its default.
+    for line in full_file().lines().filter(|line| is_default(line)) {
+        let name = line[1..].split(" = ").next().unwrap();
+        assert!(EVERY_KEY.contains(&format!("{name} = ")), "{name} is not set");
+    }
+}
+
+fn check_backends(config: &Config) {
     let web = Backend {
         address: "127.0.0.1:9443".parse().unwrap(),
         names: vec!["www.example.org".into(), "*.example.org".into()],
@@ -855,16 +869,6 @@ fn every_key_can_be_set() {
     assert_eq!(config.backends.connect_timeout, Duration::from_secs(3));
     assert_eq!(config.backends.idle_timeout, Duration::from_secs(7200));
     assert_eq!(config.limits.backend_connections, 8);
-    assert_eq!(config.workers.count, 4);
-    assert_eq!(
-        (config.log.level.as_str(), config.log.format),
-        ("warn,sturn=debug", LogFormat::Json)
-    );
-    // A key that is forgotten above would keep its default.
-    for line in full_file().lines().filter(|line| is_default(line)) {
-        let name = line[1..].split(" = ").next().unwrap();
-        assert!(EVERY_KEY.contains(&format!("{name} = ")), "{name} is not set");
-    }
 }
 
 const EVERY_KEY: &str = r#"

@@ -12,7 +12,7 @@ use crate::io::{Interest, Pipe, Poll, ReadOutcome, TcpStream};
 use crate::tls::MAX_PLAINTEXT;
 
 /// Reads of one direction per wake: no connection keeps the others waiting.
-const READS: usize = 16;
+const READS: usize = 4;
 
 /// What passes between a client's connection and the other one, here the peer's.
 pub(super) struct Flow {

@@ -31,7 +31,7 @@ use crate::tls::{APPLICATION_PROTOCOLS, Certificates};
 use health::Health;
 
 /// Bytes that are read and written for all passed connections together per turn.
-const BUDGET: usize = 2 << 20;
+const BUDGET: usize = 512 << 10;
 
 /// A server that connections are passed to. All workers have the same ones.
 #[derive(Debug)]
