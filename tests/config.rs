@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use sturn::config::{
-    AuthMode, CertificateFiles, Config, Credential, DefaultFamily, Expiry, HostAddress, LoadError,
-    LogFormat, PasswordAlgorithm, Problems, TokenKeyBytes, When, full_file,
+    AuthMode, Backend, CertificateFiles, Config, Credential, DefaultFamily, Expiry, HostAddress,
+    LoadError, LogFormat, PasswordAlgorithm, Problems, ProxyProtocol, TokenKeyBytes, When,
+    full_file,
 };
 
 const STUN_ONLY: &str = "[auth]\nmode = \"none\"\n";
@@ -517,6 +518,72 @@ const REFUSALS: &[(&str, &str, &str, &str)] = &[
         "tcp.queue",
         "0: expected a size from \"128KiB\" to \"64MiB\", such as \"512KiB\"",
     ),
+    (
+        "backends",
+        "servers = [\"127.0.0.1:80\"]",
+        "backends.servers[0]",
+        "\"127.0.0.1:80\": expected { names = [\"www.example.org\"], address = \"127.0.0.1:8443\" }",
+    ),
+    (
+        "backends",
+        "servers = [{ plain = true }]",
+        "backends.servers[0]",
+        "{ plain = true }: no address: expected an entry such as { names = [\"www.example.org\"], address = \"127.0.0.1:8443\" }",
+    ),
+    (
+        "backends",
+        "servers = [{ address = \"127.0.0.1:80\" }]",
+        "backends.servers[0]",
+        "{ address = \"127.0.0.1:80\" }: gets nothing: give names, alpn or plain = true",
+    ),
+    (
+        "backends",
+        "servers = [{ name = [\"a.test\"], address = \"127.0.0.1:80\" }]",
+        "backends.servers[0].name",
+        "unknown key; did you mean names?",
+    ),
+    (
+        "backends",
+        "servers = [{ plain = true, address = \"localhost:80\" }]",
+        "backends.servers[0].address",
+        "\"localhost:80\": expected the address and port of another server, such as \"127.0.0.1:8443\" or \"[::1]:8443\"",
+    ),
+    (
+        "backends",
+        "servers = [{ plain = true, address = \"0.0.0.0:80\" }]",
+        "backends.servers[0].address",
+        "\"0.0.0.0:80\": expected the address and port of another server, such as \"127.0.0.1:8443\" or \"[::1]:8443\"",
+    ),
+    (
+        "backends",
+        "servers = [{ names = [\"*.*.test\"], address = \"127.0.0.1:80\" }]",
+        "backends.servers[0].names[0]",
+        "\"*.*.test\": expected a host name such as \"www.example.org\", \"*.example.org\" or \"*\"",
+    ),
+    (
+        "backends",
+        "servers = [{ alpn = [\"h2\", \"stun.turn\"], address = \"127.0.0.1:80\" }]",
+        "backends.servers[0].alpn[1]",
+        "\"stun.turn\": expected an application protocol such as \"h2\" or \"http/1.1\", and not one of TURN",
+    ),
+    (
+        "backends",
+        "servers = [{ plain = true, address = \"127.0.0.1:80\", proxy-protocol = \"v3\" }]",
+        "backends.servers[0].proxy-protocol",
+        "\"v3\": expected \"off\" or \"v1\" or \"v2\"",
+    ),
+    (
+        "backends",
+        "servers = [{ plain = true, address = \"127.0.0.1:80\" }, { plain = true, address = \"127.0.0.1:81\" }]",
+        "backends.servers[1]",
+        "{ plain = true, address = \"127.0.0.1:81\" }: plain = true is given twice: the first gets everything",
+    ),
+    (
+        "backends",
+        "servers = [{ plain = true, address = \"127.0.0.1:3478\" }]",
+        "backends.servers[0].address",
+        "\"127.0.0.1:3478\": this server listens there itself: expected the address of another one",
+    ),
     ("workers", "count = 2000", "workers.count", "2000: expected a whole number from 0 to 1024"),
     (
         "log",
@@ -568,7 +635,7 @@ fn an_unknown_key_gets_a_hint() {
         ("[workers]\nzzzz = 1", ":2: workers.zzzz: unknown key; [workers] has count"),
         (
             "[zzzz]\n",
-            ":1: zzzz: unknown; the sections are listen, relay, auth, stun, nat-discovery, turn, alternate, limits, peers, tls, tcp, workers, log",
+            ":1: zzzz: unknown; the sections are listen, relay, auth, stun, nat-discovery, turn, alternate, limits, peers, tls, tcp, backends, workers, log",
         ),
         ("relay.prots = \"5000-6000\"", ":1: relay.prots: unknown key; did you mean relay.ports?"),
     ] {
@@ -633,6 +700,32 @@ fn without_credentials_a_file_is_refused_unless_it_says_so() {
             "sturn.toml:3: auth.secrets: given, but auth.mode = \"none\" ignores them: remove one of both"
         ]
     );
+}
+
+#[test]
+fn backends_may_be_tables_and_are_never_this_server() {
+    let table = |address: &str| {
+        format!(
+            "{STUN_ONLY}[listen]\ntcp = [\"192.0.2.1:443\", \"[::]:80\"]\n\
+             [[backends.servers]]\naddress = \"192.0.2.1:8443\"\nnames = [\"a.test\"]\n\
+             [[backends.servers]]\nplain = true\naddress = \"{address}\"\n"
+        )
+    };
+    // Another port, another address, another family than the one listened on.
+    for address in ["192.0.2.1:444", "127.0.0.1:443", "127.0.0.1:80", "[2001:db8::1]:80"] {
+        let config = parse(&table(address)).unwrap();
+        assert_eq!(config.backends.servers.len(), 2);
+        assert_eq!(config.backends.servers[1].address, address.parse().unwrap());
+    }
+    for address in ["192.0.2.1:443", "[::1]:80"] {
+        assert_eq!(
+            refused(&table(address)),
+            [format!(
+                "sturn.toml:10: backends.servers[1].address: \"{address}\": this server listens \
+                 there itself: expected the address of another one"
+            )]
+        );
+    }
 }
 
 #[test]
@@ -744,6 +837,7 @@ fn every_key_can_be_set() {
     assert_eq!(config.tcp.idle_timeout, Duration::from_secs(90));
     assert_eq!(config.tcp.frame_timeout, Duration::from_secs(5));
     assert_eq!(config.tcp.queue, 131_072);
+    check_backends(&config);
     assert_eq!(config.workers.count, 4);
     assert_eq!(
         (config.log.level.as_str(), config.log.format),
@@ -754,6 +848,27 @@ fn every_key_can_be_set() {
         let name = line[1..].split(" = ").next().unwrap();
         assert!(EVERY_KEY.contains(&format!("{name} = ")), "{name} is not set");
     }
+}
+
+fn check_backends(config: &Config) {
+    let web = Backend {
+        address: "127.0.0.1:9443".parse().unwrap(),
+        names: vec!["www.example.org".into(), "*.example.org".into()],
+        alpn: vec!["h2".into()],
+        plain: false,
+        proxy_protocol: Some(ProxyProtocol::V2),
+    };
+    let plain = Backend {
+        address: "[::1]:8080".parse().unwrap(),
+        names: vec![],
+        alpn: vec![],
+        plain: true,
+        proxy_protocol: None,
+    };
+    assert_eq!(config.backends.servers, [web, plain]);
+    assert_eq!(config.backends.connect_timeout, Duration::from_secs(3));
+    assert_eq!(config.backends.idle_timeout, Duration::from_secs(7200));
+    assert_eq!(config.limits.backend_connections, 8);
 }
 
 const EVERY_KEY: &str = r#"
@@ -813,6 +928,7 @@ permissions = 3
 channels = 4
 peer-connections = 7
 connections = 5
+backend-connections = 8
 pending-requests = 6
 answers-per-prefix = 0
 [peers]
@@ -829,6 +945,13 @@ proxies = ["10.0.0.2", "2001:db8::/32"]
 idle-timeout = "90s"
 frame-timeout = "5s"
 queue = "128KiB"
+[backends]
+servers = [
+    { names = ["WWW.example.org", "*.example.org"], alpn = ["h2"], address = "127.0.0.1:9443", proxy-protocol = "v2" },
+    { plain = true, address = "[::1]:8080" },
+]
+connect-timeout = "3s"
+idle-timeout = "2h"
 [workers]
 count = 4
 [log]

@@ -5,6 +5,7 @@
 use tracing_subscriber::EnvFilter;
 
 use super::kind::address::{Hosts, Listens, Network, Servers};
+use super::kind::backends::BackendList;
 use super::kind::certificates::CertificateList;
 use super::kind::ports::{Ports, TwoPorts};
 use super::kind::secret::{OptionalSecret, SecretText};
@@ -123,6 +124,12 @@ pub(super) static SECTIONS: &[Section] = &[
     },
     Section { name: "tls", doc: "TLS and DTLS.", keys: TLS },
     Section { name: "tcp", doc: "Client connections over TCP.", keys: TCP },
+    Section {
+        name: "backends",
+        doc: "Servers that get the TCP connections that are not for TURN, so that port 443 is shared with \
+              the web. TLS is passed on as it came and ends there, with their certificates.",
+        keys: BACKENDS,
+    },
     Section { name: "workers", doc: "Threads.", keys: WORKERS },
     Section { name: "log", doc: "Log output, on standard error.", keys: LOG },
 ];
@@ -354,6 +361,10 @@ static LIMITS: &[Key] = &[
         doc: "Client connections over TCP in all, in equal shares for the workers.",
     ),
     key!(
+        "limits.backend-connections", limits.backend_connections, Count { min: 1, max: 1_000_000 },
+        doc: "Those of limits.connections that are passed to backends, in equal shares for the workers.",
+    ),
+    key!(
         "limits.pending-requests", limits.pending_requests, Count { min: 1, max: 65_536 },
         doc: "Requests that wait for something else than the client, such as a relay socket.",
     ),
@@ -421,6 +432,28 @@ static TCP: &[Key] = &[
     key!(
         "tcp.queue", tcp.queue, Size { min: 128 << 10, max: 64 << 20, or_zero: false },
         doc: "Bound of each connection's output queue. A client slower than its peers loses the oldest data.",
+    ),
+];
+
+static BACKENDS: &[Key] = &[
+    key!(
+        "backends.servers", backends.servers, BackendList,
+        doc: "The servers; a connection goes to the first that takes it. Also written [[backends.servers]].",
+        more: "names are the server names that TLS clients ask for (\"*.example.org\" is one label more, \
+               \"*\" every name without a certificate here), alpn the protocols of which they offer one; \
+               with both, both count. A client that offers stun.turn or stun.nat-discovery is never passed \
+               on, nor is one that no entry takes. WebRTC in browsers asks for the name of the TURN server \
+               and offers no protocol. plain = true gets what is neither TLS nor STUN. proxy-protocol \
+               (\"off\", \"v1\", \"v2\") tells the server the client's address.",
+        example: "[{ alpn = [\"h2\", \"http/1.1\"], address = \"127.0.0.1:8443\", proxy-protocol = \"v2\" }]",
+    ),
+    key!(
+        "backends.connect-timeout", backends.connect_timeout, Seconds { min: 1, max: 300 },
+        doc: "How long connecting to a backend may take; then the client's connection is closed.",
+    ),
+    key!(
+        "backends.idle-timeout", backends.idle_timeout, Seconds { min: 1, max: 86_400 },
+        doc: "Close a passed connection on which neither side has said anything for that long.",
     ),
 ];
 

@@ -32,6 +32,7 @@ use ipnet::IpNet;
 use crate::auth::Secret;
 
 pub use full::full_file;
+pub use kind::backends::{Backend, ProxyProtocol};
 pub use kind::certificates::CertificateFiles;
 pub use kind::duration::{format_duration, parse_duration};
 pub use kind::ports::PortRange;
@@ -65,6 +66,8 @@ pub struct Config {
     pub tls: Tls,
     /// Client connections over TCP.
     pub tcp: Tcp,
+    /// Where connections go that are not for TURN.
+    pub backends: Backends,
     /// Threads.
     pub workers: Workers,
     /// Log output.
@@ -241,6 +244,8 @@ pub struct Limits {
     pub peer_connections: u32,
     /// Client connections over TCP in all.
     pub connections: u32,
+    /// Those of them that are passed to backends.
+    pub backend_connections: u32,
     /// Requests waiting for an answer from outside the core, such as a relay socket.
     pub pending_requests: u32,
     /// Unauthenticated UDP answers a second for each source prefix (IPv4 /24,
@@ -283,6 +288,17 @@ pub struct Tcp {
     pub queue: usize,
     /// Whose PROXY protocol headers are believed.
     pub proxies: Vec<IpNet>,
+}
+
+/// `[backends]`: where connections go that are not for TURN.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Backends {
+    /// The servers, in order of preference; none of them is this one.
+    pub servers: Vec<Backend>,
+    /// How long connecting to one may take.
+    pub connect_timeout: Duration,
+    /// How long a passed connection may be silent on both sides.
+    pub idle_timeout: Duration,
 }
 
 /// `[workers]`: threads.
@@ -422,6 +438,17 @@ impl Config {
         listed.iter().copied().chain(missing).collect()
     }
 
+    /// Whether a TCP connection to `address` would end at this server itself, on a host
+    /// with the addresses that `is_own` tells.
+    pub fn listens_at(&self, address: SocketAddr, is_own: impl Fn(IpAddr) -> bool) -> bool {
+        let everywhere = every_family(address.port());
+        self.tcp_listeners().iter().chain(&self.tls_listeners()).any(|listener| {
+            let same_family = listener.is_ipv4() == address.is_ipv4();
+            *listener == address
+                || everywhere.contains(listener) && same_family && is_own(address.ip())
+        })
+    }
+
     /// What is valid but may surprise, one sentence each.
     pub fn notes(&self) -> Vec<String> {
         rules::notes(self)
@@ -520,6 +547,7 @@ impl Default for Limits {
             channels: 256,
             peer_connections: 64,
             connections: 20_000,
+            backend_connections: 5000,
             pending_requests: 1024,
             answers_per_prefix: 500,
         }
@@ -545,6 +573,16 @@ impl Default for Tcp {
             idle_timeout: Duration::from_secs(60),
             frame_timeout: Duration::from_secs(10),
             queue: 256 * 1024,
+        }
+    }
+}
+
+impl Default for Backends {
+    fn default() -> Self {
+        Self {
+            servers: Vec::new(),
+            connect_timeout: Duration::from_secs(5),
+            idle_timeout: Duration::from_secs(600),
         }
     }
 }

@@ -14,6 +14,7 @@ pub(super) fn check(config: &Config, report: &mut Report<'_>) {
     listens(config, report);
     nat_discovery(config, report);
     alternate(config, report);
+    backends(config, report);
     peers(config, report);
 }
 
@@ -139,6 +140,23 @@ fn alternate(config: &Config, report: &mut Report<'_>) {
             Some("\"always\"".to_owned()),
             "nowhere to send clients: give alternate.servers or alternate.tls-servers an address",
         );
+    }
+}
+
+/// A connection that is passed to ourselves would be passed on for ever.
+fn backends(config: &Config, report: &mut Report<'_>) {
+    let keys = ["backends.servers", "listen.tcp", "listen.tls", "tls.certificates"];
+    if keys.iter().any(|key| report.is_refused(key)) {
+        return;
+    }
+    for (index, backend) in config.backends.servers.iter().enumerate() {
+        if config.listens_at(backend.address, |ip| ip.is_loopback()) {
+            report.refuse_key(
+                &format!("backends.servers[{index}].address"),
+                Some(format!("\"{}\"", backend.address)),
+                "this server listens there itself: expected the address of another one",
+            );
+        }
     }
 }
 

@@ -190,7 +190,7 @@ fn report(summary: &Summary) {
         .filter(|reason| summary.core.drops(*reason) > 0)
         .map(|reason| format!("{}={}", reason.label(), summary.core.drops(reason)))
         .collect();
-    let losses = summary.losses;
+    let (losses, passed) = (summary.losses, summary.passed);
     tracing::info!(
         packets_to_peers = traffic.packets_to_peers,
         bytes_to_peers = traffic.bytes_to_peers,
@@ -207,6 +207,9 @@ fn report(summary: &Summary) {
         closed_connections = losses.closed_connections,
         tls_failures = losses.tls_failures,
         no_session = losses.no_session,
+        passed_connections = passed.connections,
+        passed_refused = passed.refused,
+        passed_failed = passed.failed,
         "stopped"
     );
 }

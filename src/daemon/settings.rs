@@ -7,14 +7,16 @@ use super::Failure;
 use super::addresses::Addresses;
 use super::exit::Exit;
 use crate::auth::{Algorithm, Directory, StoredKeys, TokenAlgorithm, TokenKey, Tokens, User};
-use crate::config::{self, AuthMode, Config, Credential, TokenKeyBytes};
+use crate::config::{self, AuthMode, Config, Credential, ProxyProtocol, TokenKeyBytes};
+use crate::front::proxy::Version;
+use crate::front::route::Rule;
 use crate::net::HashSeed;
 use crate::turn::policy::{OwnAddresses, Policy};
 use crate::turn::{
     Alternates, AuthSettings, DefaultFamily, Discovery, ExpiryCheck, HostAddress, Lifetimes,
     Limits, Redirect, RelaySettings, Settings,
 };
-use crate::worker::{DtlsLimits, StreamLimits};
+use crate::worker::{Backend, BackendLimits, DtlsLimits, StreamLimits};
 
 /// The settings of every core; `shards` share the bounds that are for the server.
 pub(super) fn core(
@@ -111,6 +113,32 @@ pub(super) fn streams(config: &Config, connections: u32, shards: u32) -> StreamL
         handshake: config.tls.handshake_timeout,
         queue: config.tcp.queue,
         proxies: config.tcp.proxies.clone(),
+    }
+}
+
+/// Where connections go that are not for TURN.
+pub(super) fn backends(config: &Config) -> Arc<[Backend]> {
+    let backend = |backend: &config::Backend| {
+        let rule = Rule {
+            names: backend.names.clone(),
+            protocols: backend.alpn.iter().map(|name| name.as_bytes().to_vec()).collect(),
+            plain: backend.plain,
+        };
+        let proxy = backend.proxy_protocol.map(|version| match version {
+            ProxyProtocol::V1 => Version::V1,
+            ProxyProtocol::V2 => Version::V2,
+        });
+        Backend::new(rule, backend.address, proxy)
+    };
+    config.backends.servers.iter().map(backend).collect()
+}
+
+/// How each worker passes them on.
+pub(super) fn passing(config: &Config, connections: u32, shards: u32) -> BackendLimits {
+    BackendLimits {
+        connections: connections.div_ceil(shards) as usize,
+        connect: config.backends.connect_timeout,
+        idle: config.backends.idle_timeout,
     }
 }
 

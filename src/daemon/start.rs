@@ -2,7 +2,7 @@
 //! works, or nothing has begun.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use super::addresses::Addresses;
 use super::exit::Exit;
 use super::{Failure, certificates, settings};
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::io::{TcpListener, UdpOptions, UdpSocket, raise_descriptor_limit, tcp, udp};
 use crate::net::HashSeed;
 use crate::tls::Certificates;
@@ -72,14 +72,20 @@ impl Listeners {
 pub(super) fn start(config: &Config, addresses: &Addresses) -> Result<Running, Failure> {
     let descriptors = raise_descriptor_limit()?;
     check_relay_addresses(addresses)?;
+    check_backends(config, addresses)?;
     let count = settings::worker_count(config);
     let certificates = certificates::load(config)?;
     let listeners = Listeners::find(config)?;
     let sockets = (0..count).map(|_| open(config, &listeners)).collect::<Result<Vec<_>, _>>()?;
     let seed = HashSeed::new(u64::from_ne_bytes(settings::random()?));
     let core = Arc::new(settings::core(config, addresses, count, seed)?);
-    let connections = affordable_connections(config, descriptors);
-    let shared = Shared { core, seed, certificates, connections };
+    let shared = Shared {
+        core,
+        seed,
+        certificates,
+        connections: affordable_connections(config, descriptors),
+        passed: affordable_passed(config, descriptors),
+    };
     let workers = assemble(config, addresses, &shared, sockets)?;
     let posts = workers.posts;
     let (sender, ended) = mpsc::unbounded_channel();
@@ -106,6 +112,8 @@ struct Shared {
     seed: HashSeed,
     certificates: Option<Arc<Certificates>>,
     connections: u32,
+    /// Those of them that are passed to backends.
+    passed: u32,
 }
 
 fn assemble(
@@ -114,8 +122,9 @@ fn assemble(
     shared: &Shared,
     sockets: Vec<Sockets>,
 ) -> Result<Assembled, Failure> {
-    let Shared { core, seed, certificates, connections } = shared;
-    let (seed, connections) = (*seed, *connections);
+    let Shared { core, seed, certificates, connections, passed } = shared;
+    let (seed, connections, passed) = (*seed, *connections, *passed);
+    let backends = settings::backends(config);
     let cookie_secret = settings::random()?;
     let count = sockets.len();
     let locals = addresses.relay.iter().map(|a| a.local);
@@ -139,6 +148,8 @@ fn assemble(
             certificates: certificates.clone(),
             streams: settings::streams(config, connections, count as u32),
             dtls: settings::dtls(config, connections, count as u32, cookie_secret),
+            backends: backends.clone(),
+            passing: settings::passing(config, passed, count as u32),
             seed,
             mailbox,
             posts: posts.clone(),
@@ -158,6 +169,23 @@ fn affordable_connections(config: &Config, descriptors: u64) -> u32 {
             connections = share,
             "fewer descriptors than limits.connections and limits.allocations need: raise \
              LimitNOFILE (ulimit -n)"
+        );
+    }
+    wanted.min(share)
+}
+
+/// How many connections may be passed to backends at a time. Besides the client's each
+/// takes the backend's and two pipes, which have two ends; in all as many as connections
+/// may take.
+fn affordable_passed(config: &Config, descriptors: u64) -> u32 {
+    const EACH: u64 = 5;
+    let wanted = config.limits.backend_connections;
+    let share = u32::try_from(descriptors / 4 / EACH).unwrap_or(u32::MAX);
+    if wanted > share && !config.backends.servers.is_empty() {
+        tracing::warn!(
+            descriptors,
+            connections = share,
+            "fewer descriptors than limits.backend-connections needs: raise LimitNOFILE (ulimit -n)"
         );
     }
     wanted.min(share)
@@ -258,6 +286,23 @@ fn check_relay_addresses(addresses: &Addresses) -> Result<(), Failure> {
                 _ => error.to_string(),
             };
             let why = format!("cannot relay on {}: relay.addresses: {why}", relay.local);
+            return Err(Failure::new(Exit::Config, why));
+        }
+    }
+    Ok(())
+}
+
+/// A backend that is this server would get its own connections for ever.
+fn check_backends(config: &Config, addresses: &Addresses) -> Result<(), Failure> {
+    let is_own = |ip: IpAddr| {
+        let relays = addresses.relay.iter().flat_map(|relay| [relay.local, relay.advertised]);
+        ip.is_loopback() || addresses.own.contains(&ip) || relays.into_iter().any(|own| own == ip)
+    };
+    for config::Backend { address, .. } in &config.backends.servers {
+        if config.listens_at(*address, is_own) {
+            let why = format!(
+                "cannot pass to {address}: backends.servers: this server listens there itself"
+            );
             return Err(Failure::new(Exit::Config, why));
         }
     }

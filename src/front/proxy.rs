@@ -2,7 +2,8 @@
 //! says whom a connection comes from.
 //!
 //! The header is to be believed only from addresses that the configuration names;
-//! anybody else could claim any address with it.
+//! anybody else could claim any address with it. In front of a backend the server is
+//! the load balancer, and writes one.
 
 use std::error::Error;
 use std::fmt;
@@ -44,6 +45,15 @@ pub struct Addresses {
     pub destination: SocketAddr,
 }
 
+/// A version of the protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// Text.
+    V1,
+    /// Binary.
+    V2,
+}
+
 /// Why a header is refused; the connection is of no use then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProxyError {
@@ -75,6 +85,15 @@ impl fmt::Display for ProxyError {
 }
 
 impl Error for ProxyError {}
+
+/// Appends the header of a connection over TCP to `header`. Two ends of different
+/// families, which no connection has, are told as unknown.
+pub fn write(addresses: &Addresses, version: Version, header: &mut Vec<u8>) {
+    match version {
+        Version::V1 => write_v1(addresses, header),
+        Version::V2 => write_v2(addresses, header),
+    }
+}
 
 /// Reads the header, of either version, at the front of `bytes`. `None` when it
 /// is not complete yet, which it is or is refused within [`V2_LONGEST`] bytes.
@@ -189,6 +208,50 @@ fn two<T>(mut next: impl FnMut() -> Option<T>) -> Option<(T, T)> {
     Some((next()?, next()?))
 }
 
+fn write_v1(addresses: &Addresses, header: &mut Vec<u8>) {
+    let Addresses { source, destination } = addresses;
+    let family = match (source.ip(), destination.ip()) {
+        (IpAddr::V4(_), IpAddr::V4(_)) => "TCP4",
+        (IpAddr::V6(_), IpAddr::V6(_)) => "TCP6",
+        _ => return header.extend_from_slice(b"PROXY UNKNOWN\r\n"),
+    };
+    let line = format!(
+        "PROXY {family} {} {} {} {}\r\n",
+        source.ip(),
+        destination.ip(),
+        source.port(),
+        destination.port()
+    );
+    header.extend_from_slice(line.as_bytes());
+}
+
+fn write_v2(addresses: &Addresses, header: &mut Vec<u8>) {
+    /// Version 2 and the command PROXY.
+    const PROXY: u8 = 0x21;
+    let Addresses { source, destination } = addresses;
+    let mut body = Vec::new();
+    let family_protocol = match (source.ip(), destination.ip()) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => {
+            body.extend_from_slice(&from.octets());
+            body.extend_from_slice(&to.octets());
+            0x11
+        }
+        (IpAddr::V6(from), IpAddr::V6(to)) => {
+            body.extend_from_slice(&from.octets());
+            body.extend_from_slice(&to.octets());
+            0x21
+        }
+        _ => 0,
+    };
+    if family_protocol != 0 {
+        body.extend_from_slice(&source.port().to_be_bytes());
+        body.extend_from_slice(&destination.port().to_be_bytes());
+    }
+    header.extend_from_slice(V2_SIGNATURE);
+    header.extend_from_slice(&[PROXY, family_protocol, 0, body.len() as u8]);
+    header.extend_from_slice(&body);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -285,6 +348,31 @@ mod tests {
         assert_eq!(parse(&v2(0x21, 0x11, &V4_BODY[..11])), Err(ProxyError::Addresses));
         let long = v2(0x21, 0x11, &[0; V2_LONGEST - V2_FIXED + 1]);
         assert_eq!(parse(&long[..V2_FIXED]), Err(ProxyError::TooLong));
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let ends = [
+            ("192.0.2.1:5000", "198.51.100.1:443"),
+            ("[2001:db8::1]:65535", "[2001:db8::2]:1"),
+            ("[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]:65535", "[::ffff:192.0.2.1]:65535"),
+        ];
+        for version in [Version::V1, Version::V2] {
+            for (source, destination) in ends {
+                let addresses = addresses(source, destination);
+                let mut header = Vec::new();
+                write(&addresses.unwrap(), version, &mut header);
+                let expected = Header { len: header.len(), addresses };
+                assert_eq!(parse(&header), Ok(Some(expected)), "{header:?}");
+            }
+            let mut header = Vec::new();
+            write(&addresses("192.0.2.1:1", "[::1]:2").unwrap(), version, &mut header);
+            let expected = Header { len: header.len(), addresses: None };
+            assert_eq!(parse(&header), Ok(Some(expected)), "{header:?}");
+        }
+        let mut text = Vec::new();
+        write(&addresses("192.0.2.1:5000", "198.51.100.1:443").unwrap(), Version::V1, &mut text);
+        assert_eq!(text, b"PROXY TCP4 192.0.2.1 198.51.100.1 5000 443\r\n");
     }
 
     proptest! {

@@ -162,6 +162,17 @@ pub enum ReadOutcome {
 }
 
 impl TcpStream {
+    /// Starts to connect. The stream becomes writable when it is decided: then ask
+    /// [`connected`](Self::connected).
+    ///
+    /// # Errors
+    /// What is known at once: no route, no ports, no descriptors.
+    pub fn connect(peer: SocketAddr) -> io::Result<Self> {
+        let stream = Self { fd: socket::open(&peer, libc::SOCK_STREAM)? };
+        stream.start_to_connect(peer)?;
+        Ok(stream)
+    }
+
     /// Starts to connect from `local`, whose port a listener may have too (both say
     /// SO_REUSEADDR and SO_REUSEPORT). The stream becomes writable when it is
     /// decided: then ask [`connected`](Self::connected).
@@ -169,18 +180,23 @@ impl TcpStream {
     /// # Errors
     /// What is known at once: `AddrInUse` when the same connection exists already,
     /// no route, no descriptors.
-    pub fn connect(local: SocketAddr, peer: SocketAddr) -> io::Result<Self> {
+    pub fn connect_from(local: SocketAddr, peer: SocketAddr) -> io::Result<Self> {
         let stream = Self { fd: socket::open(&local, libc::SOCK_STREAM)? };
         socket::set_option(stream.as_fd(), libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
         socket::set_option(stream.as_fd(), libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
         socket::bind(stream.as_fd(), &local)?;
+        stream.start_to_connect(peer)?;
+        Ok(stream)
+    }
+
+    fn start_to_connect(&self, peer: SocketAddr) -> io::Result<()> {
         let mut name = RawAddr::EMPTY;
         let len = name.encode(&peer);
         // SAFETY: `name` is a valid socket address of `len` bytes and lives across the call.
-        let started = check(unsafe { libc::connect(stream.fd.as_raw_fd(), name.as_ptr(), len) });
+        let started = check(unsafe { libc::connect(self.fd.as_raw_fd(), name.as_ptr(), len) });
         match started {
             Err(e) if e.raw_os_error() != Some(libc::EINPROGRESS) => Err(e),
-            _ => Ok(stream),
+            _ => Ok(()),
         }
     }
 
@@ -443,12 +459,12 @@ mod tests {
             let listener = TcpListener::bind(addr, true, 16).unwrap();
             let peer = TcpListener::bind(addr, false, 16).unwrap();
             let (local, remote) = (listener.local_addr().unwrap(), peer.local_addr().unwrap());
-            let stream = TcpStream::connect(local, remote).unwrap();
+            let stream = TcpStream::connect_from(local, remote).unwrap();
             wait_for(&stream, Interest::WRITE);
             stream.connected().unwrap();
             let Accept::Stream(_, from) = peer.accept().unwrap() else { panic!("it is there") };
             assert_eq!(from, local, "peers see the relayed transport address");
-            let again = TcpStream::connect(local, remote).unwrap_err();
+            let again = TcpStream::connect_from(local, remote).unwrap_err();
             assert_eq!(again.kind(), io::ErrorKind::AddrNotAvailable, "{again}");
         }
     }
@@ -457,7 +473,7 @@ mod tests {
     fn a_refused_connection_says_so() {
         let nobody = TcpListener::bind(ANY_PORT[0], false, 1).unwrap().local_addr().unwrap();
         let local = TcpListener::bind(ANY_PORT[0], true, 1).unwrap();
-        let stream = TcpStream::connect(local.local_addr().unwrap(), nobody).unwrap();
+        let stream = TcpStream::connect_from(local.local_addr().unwrap(), nobody).unwrap();
         wait_for(&stream, Interest::WRITE);
         assert_eq!(stream.connected().unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
     }

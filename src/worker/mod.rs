@@ -13,18 +13,22 @@
 //! 2. streams: one read of each ready connection;
 //! 3. messages of other workers;
 //! 4. new connections;
-//! 5. timers.
+//! 5. connections that are passed on to a backend;
+//! 6. timers.
 //!
 //! Packets lie in the arena until [`flush`](Worker::flush) has sent what became of
 //! them; then the arena is empty again. What the core asks for in between is
 //! carried out in `effects`.
 
+mod backend;
 mod clock;
 mod connection;
 mod dtls;
 mod effects;
 mod egress;
+mod flow;
 mod mailbox;
+mod opening;
 mod packets;
 mod ports;
 mod relay_sockets;
@@ -43,6 +47,7 @@ use crate::net::{HashSeed, Now};
 use crate::tls::Certificates;
 use crate::turn::{Counters, MAX_REPLY, Server, Wheel};
 
+use backend::Backends;
 use clock::Clock;
 use connection::Connections;
 use dtls::DtlsClients;
@@ -51,6 +56,7 @@ use relay_sockets::RelaySockets;
 use tcp_relay::TcpRelays;
 use token::{ConnectionId, Token};
 
+pub use backend::{Backend, BackendLimits, Passed};
 pub use dtls::DtlsLimits;
 pub use mailbox::{Mail, Mailbox, Post};
 pub use packets::DatagramListener;
@@ -113,6 +119,10 @@ pub struct Parts {
     pub streams: StreamLimits,
     /// How it treats DTLS clients.
     pub dtls: DtlsLimits,
+    /// Where connections go that are not for TURN.
+    pub backends: Arc<[Backend]>,
+    /// How it passes them on.
+    pub passing: BackendLimits,
     /// The hasher of its maps.
     pub seed: HashSeed,
     /// Its mailbox.
@@ -135,6 +145,7 @@ pub struct Worker {
     /// Connections with peers whose bytes may pass once the answers have gone.
     spliced: Vec<ConnectionId>,
     connections: Connections,
+    backends: Backends,
     certificates: Option<Arc<Certificates>>,
     dtls: DtlsClients,
     /// What was read from a TLS client, and what it means.
@@ -158,12 +169,15 @@ pub struct Summary {
     pub core: Counters,
     /// What its sockets lost.
     pub losses: Losses,
+    /// What it passed on to backends.
+    pub passed: Passed,
 }
 
 impl Summary {
     /// Adds what another worker did.
     pub fn add(&mut self, other: &Self) {
         self.core.add(&other.core);
+        self.passed.add(&other.passed);
         let (mine, others) = (&mut self.losses, other.losses);
         mine.send_buffer_full += others.send_buffer_full;
         mine.send_refused += others.send_refused;
@@ -236,6 +250,7 @@ impl Worker {
             tcp_relays: TcpRelays::default(),
             spliced: Vec::new(),
             connections: Connections::new(parts.streams.connections),
+            backends: Backends::new(parts.backends, parts.passing),
             certificates: parts.certificates,
             dtls: DtlsClients::new(parts.dtls, parts.seed),
             cipher: vec![0; CIPHER].into(),
@@ -265,7 +280,11 @@ impl Worker {
         let now = self.clock.read();
         self.core.stop(now);
         self.carry_out(now);
-        Ok(Summary { core: self.core.counters().clone(), losses: self.egress.losses })
+        Ok(Summary {
+            core: self.core.counters().clone(),
+            losses: self.egress.losses,
+            passed: self.backends.passed(),
+        })
     }
 
     fn turn(&mut self, now: Now, events: &Events) {
@@ -279,6 +298,7 @@ impl Worker {
                 Token::Tcp(_) | Token::TcpRelay(_) | Token::Mailbox => control = true,
                 // They are woken by timers.
                 Token::Dtls(_) => {}
+                Token::Backend(_) => {}
             }
         }
         self.on_relays(now, events);
@@ -297,7 +317,9 @@ impl Worker {
         if control {
             self.on_control(now, events);
         }
-        // 5. timers
+        // 5. connections that are passed on
+        self.on_passages(now, events);
+        // 6. timers
         self.on_timers(now);
         self.finish(now);
         self.mail.deliver();
@@ -321,7 +343,7 @@ impl Worker {
     /// something to do.
     fn finish(&mut self, now: Now) {
         self.carry_out(now);
-        while self.flush(now) || self.pump_spliced(now) {
+        while self.flush(now) || self.pump_spliced(now) || self.pump_passed(now) {
             self.carry_out(now);
         }
     }

@@ -268,6 +268,7 @@ impl Worker {
                     | Token::Tcp(_)
                     | Token::TcpRelay(_)
                     | Token::Peer(_)
+                    | Token::Backend(_)
                     | Token::Mailbox => {}
                 }
             }

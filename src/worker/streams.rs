@@ -2,14 +2,12 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::ops::Range;
 use std::time::Instant;
 
 use super::connection::{Accepts, Cipher, Connection, Layer};
 use super::packets::Origin;
 use super::token::{ConnectionId, Token};
 use super::{ACCEPT_PAUSE, ACCEPTS, Worker};
-use crate::front::{self, Detect};
 use crate::io::{
     Accept, Body, Event, Interest, Outgoing, ReadOutcome, SLOT, SlotId, TcpListener, TcpStream,
 };
@@ -123,6 +121,10 @@ impl Worker {
         if let Some(peer) = connection.data {
             return self.on_data_ready(now, peer, event);
         }
+        if connection.passage.is_some() {
+            // Later in the turn: see `on_passages`.
+            return;
+        }
         if event.writable && connection.drain(&self.poll).is_err() {
             return self.close_connection(now, id);
         }
@@ -173,7 +175,7 @@ impl Worker {
     }
 
     /// Takes what a TLS client sent, and every frame in it.
-    fn decrypt(&mut self, now: Now, id: ConnectionId, cipher: Cipher<'_>) {
+    pub(super) fn decrypt(&mut self, now: Now, id: ConnectionId, cipher: Cipher<'_>) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         let mut plain = std::mem::take(&mut self.plain);
         plain.clear();
@@ -212,55 +214,8 @@ impl Worker {
         }
     }
 
-    /// The first bytes of a connection decide what it is.
-    fn on_opening(&mut self, now: Now, id: ConnectionId, slot: SlotId, len: usize) {
-        let mut at = 0;
-        while let Some(connection) = self.connections.get_mut(id) {
-            let bytes = &self.arena.bytes(slot)[at..len];
-            let accepts = connection.accepts;
-            match front::detect(bytes) {
-                Detect::NeedMore => return self.wait_for_more(now, id, slot, at..len),
-                Detect::ProxyV1 | Detect::ProxyV2 if accepts.proxy => {
-                    match front::proxy::parse(bytes) {
-                        Ok(Some(header)) => {
-                            at += header.len;
-                            connection.on_behalf_of(header.addresses);
-                        }
-                        Ok(None) => return self.wait_for_more(now, id, slot, at..len),
-                        Err(_) => break,
-                    }
-                }
-                Detect::Tls if accepts.tls => {
-                    let Some(certificates) = &self.certificates else { break };
-                    connection.begin_tls(certificates, now.mono);
-                    connection.partial = Vec::new();
-                    connection.partial_since = None;
-                    let hello = bytes.to_vec();
-                    self.watch(id, now.mono + self.limits.handshake);
-                    return self.decrypt(now, id, Cipher::Taken(&hello));
-                }
-                Detect::Stun | Detect::ChannelData if accepts.plain => {
-                    connection.layer = Layer::Plain;
-                    self.arena.bytes_mut(slot).copy_within(at..len, 0);
-                    return self.on_bytes(now, id, slot, len - at);
-                }
-                _ => break,
-            }
-        }
-        self.egress.losses.closed_connections += 1;
-        self.close_connection(now, id);
-    }
-
-    /// Keeps the first bytes of a connection until more of them have come.
-    fn wait_for_more(&mut self, now: Now, id: ConnectionId, slot: SlotId, range: Range<usize>) {
-        let Some(connection) = self.connections.get_mut(id) else { return };
-        if keep_partial(connection, now, &self.arena.bytes(slot)[range], false) {
-            self.watch(id, now.mono + self.limits.frame);
-        }
-    }
-
     /// Every whole frame in a slot; the rest of it is kept.
-    fn on_bytes(&mut self, now: Now, id: ConnectionId, slot: SlotId, len: usize) {
+    pub(super) fn on_bytes(&mut self, now: Now, id: ConnectionId, slot: SlotId, len: usize) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         let client = connection.client();
         let known = self.core.has_allocation(&client.five_tuple);
@@ -389,10 +344,14 @@ impl Worker {
             return;
         }
         connection.timer = None;
+        if connection.passage.is_some() {
+            return self.check_passage(now, id);
+        }
         if connection.data.is_some() || self.core.has_allocation(&connection.five_tuple) {
             connection.idle_since = now.mono;
         }
-        let frame_due = connection.partial_since.map(|since| since + self.limits.frame);
+        let frame = self.limits.of_partial(connection);
+        let frame_due = connection.partial_since.map(|since| since + frame);
         let handshake_due = connection.handshaking_since().map(|at| at + self.limits.handshake);
         let idle_due = connection.idle_since + self.limits.idle;
         let next = [frame_due, handshake_due].into_iter().flatten().fold(idle_due, Instant::min);
@@ -405,6 +364,10 @@ impl Worker {
 
     pub(super) fn close_connection(&mut self, now: Now, id: ConnectionId) {
         if let Some(mut connection) = self.connections.remove(id) {
+            if connection.passage.is_some() {
+                // The core has never heard of it.
+                return self.backends.closed();
+            }
             connection.say_goodbye();
             let Client { five_tuple, link } = connection.client();
             self.core.handle_input(now, Input::LinkClosed { five_tuple, link });
@@ -429,7 +392,12 @@ enum Progress {
 
 /// Keeps the beginning of a frame; true when it is a new one, whose deadline is to
 /// be watched.
-fn keep_partial(connection: &mut Connection, now: Now, rest: &[u8], completed: bool) -> bool {
+pub(super) fn keep_partial(
+    connection: &mut Connection,
+    now: Now,
+    rest: &[u8],
+    completed: bool,
+) -> bool {
     connection.partial.clear();
     connection.partial.extend_from_slice(rest);
     if rest.is_empty() {

@@ -23,6 +23,8 @@ pub(super) enum Token {
     TcpRelay(u32),
     /// A connection with a peer.
     Peer(ConnectionId),
+    /// The connection with a backend that this client's connection is passed to.
+    Backend(ConnectionId),
     Mailbox,
 }
 
@@ -35,6 +37,7 @@ const MAILBOX: u64 = 3;
 const DTLS: u64 = 4;
 const TCP_RELAY: u64 = 5;
 const PEER: u64 = 6;
+const BACKEND: u64 = 7;
 
 /// Connections per worker: 2^28, more than there are file descriptors.
 const INDEX_BITS: u32 = 28;
@@ -61,6 +64,7 @@ impl Token {
             Self::Dtls(id) => own(DTLS, id.encode()),
             Self::TcpRelay(index) => own(TCP_RELAY, index.into()),
             Self::Peer(id) => own(PEER, id.encode()),
+            Self::Backend(id) => own(BACKEND, id.encode()),
             Self::Mailbox => own(MAILBOX, 0),
         }
     }
@@ -76,6 +80,7 @@ impl Token {
             DTLS => Self::Dtls(ConnectionId::decode(token)),
             TCP_RELAY => Self::TcpRelay(token as u32),
             PEER => Self::Peer(ConnectionId::decode(token)),
+            BACKEND => Self::Backend(ConnectionId::decode(token)),
             _ => Self::Mailbox,
         }
     }
@@ -96,6 +101,7 @@ mod tests {
             [Token::Udp(7), Token::Tcp(u32::MAX), Token::Connection(connection), Token::Mailbox]
                 .into_iter()
                 .chain([Token::Dtls(connection), Token::Peer(connection), Token::TcpRelay(9)])
+                .chain([Token::Backend(connection)])
         {
             assert_eq!(Token::decode(token.encode()), token);
         }

@@ -104,6 +104,18 @@ fn a_file_that_is_no_configuration() {
 }
 
 #[test]
+fn a_backend_that_is_this_server_by_its_public_address() {
+    let free = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let config = Setup::new()
+        .set("listen.udp", format!("[\"{free}\"]"))
+        .set("listen.tcp", r#"["0.0.0.0:3999"]"#)
+        .advertise("203.0.113.5")
+        .set("backends.servers", r#"[{ plain = true, address = "203.0.113.5:3999" }]"#)
+        .text();
+    Run::of(&config).fails(78, &["203.0.113.5:3999", "this server listens there itself"]);
+}
+
+#[test]
 fn nothing_to_listen_on() {
     Run::of(&listening(&[], &[])).fails(78, &["listen.udp", "listen.tcp"]);
 }

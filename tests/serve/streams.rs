@@ -282,7 +282,7 @@ pub(crate) fn is_closed(stream: &mut TcpStream) -> bool {
 }
 
 /// Makes closing a connection send a RST.
-fn reset(stream: &TcpStream) {
+pub(crate) fn reset(stream: &TcpStream) {
     let linger = libc::linger { l_onoff: 1, l_linger: 0 };
     let length = size_of::<libc::linger>() as libc::socklen_t;
     // SAFETY: the value lives until the call returns and has the length given.

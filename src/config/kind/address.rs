@@ -97,6 +97,31 @@ impl Servers {
     }
 }
 
+/// The transport address of another server.
+pub(crate) struct Server;
+
+impl Kind for Server {
+    type Value = SocketAddr;
+
+    fn expected(&self) -> String {
+        "the address and port of another server, such as \"127.0.0.1:8443\" or \"[::1]:8443\""
+            .into()
+    }
+
+    fn read(&self, at: &At<'_>, report: &mut Report<'_>) -> Option<SocketAddr> {
+        let address: SocketAddr = or_refuse(self, at, report, |value| {
+            let address: SocketAddr = value.as_str()?.parse().ok()?;
+            (!address.ip().is_unspecified() && address.port() != 0).then_some(address)
+        })?;
+        let address = unicast(address);
+        address.map_err(|expected| report.refuse(at, format!("expected {expected}"))).ok()
+    }
+
+    fn write(&self, value: &SocketAddr) -> Option<String> {
+        Some(quoted(&value.to_string()))
+    }
+}
+
 /// What one entry stands for: an address with a port, an address alone (the
 /// default port), or a port alone (both families).
 fn listen_addresses(value: &DeValue<'_>, default_port: u16) -> Result<Vec<SocketAddr>, String> {

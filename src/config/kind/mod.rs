@@ -4,6 +4,7 @@
 //! what it expected. The plain kinds are here, the others in a file each.
 
 pub(super) mod address;
+pub(super) mod backends;
 pub(super) mod certificates;
 pub(super) mod duration;
 pub(super) mod ports;

@@ -8,6 +8,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::backend::Passage;
 use super::egress::Chain;
 use super::token::{ConnectionId, Token};
 use crate::front::proxy::Addresses;
@@ -41,6 +42,8 @@ pub(super) struct Connection {
     pub(super) accepts: Accepts,
     /// The connection with a peer that it is bound to (RFC 6062).
     pub(super) data: Option<ConnectionId>,
+    /// The connection with a backend that it is passed to.
+    pub(super) passage: Option<Box<Passage>>,
     /// A frame that has begun and not ended.
     pub(super) partial: Vec<u8>,
     /// Since when there has been one.
@@ -95,6 +98,7 @@ impl Connections {
             layer: Layer::Unknown,
             accepts,
             data: None,
+            passage: None,
             partial: Vec::new(),
             partial_since: None,
             idle_since: now,
@@ -155,7 +159,10 @@ impl Connection {
     pub(super) fn begin_tls(&mut self, certificates: &Arc<Certificates>, now: Instant) {
         let FiveTuple { client, server, .. } = self.five_tuple;
         self.five_tuple = FiveTuple::new(Transport::Tls, client.socket(), server);
-        self.layer = Layer::Tls(Box::new(Tls::new(Session::new(certificates.clone()), now)));
+        // The handshake has begun with the first byte of it.
+        let since = self.partial_since.take().unwrap_or(now);
+        self.partial = Vec::new();
+        self.layer = Layer::Tls(Box::new(Tls::new(Session::new(certificates.clone()), since)));
     }
 
     /// When the TLS handshake began, while it lasts.

@@ -7,20 +7,19 @@
 //!    stays in the kernel, in order and bounded.
 //! 3. A client binds it from a new connection, which comes to this worker if it
 //!    was accepted by another (`hand_over`).
-//! 4. Bytes pass both ways ([`flow`]) until both sides have said their last.
+//! 4. Bytes pass both ways ([`Flow`]) until both sides have said their last.
 
-mod flow;
 mod peers;
 
 use std::io;
 
 use super::connection::Connection;
+use super::flow::{Flow, Progress};
 use super::token::{ConnectionId, Token};
 use super::{ACCEPTS, Worker};
 use crate::io::{Accept, Event, Interest, TcpStream};
 use crate::net::{Now, PeerAddr, RelayedAddr};
 use crate::turn::{ConnectionId as WireId, Input, Link, PeerLink, RelayId};
-use flow::Flow;
 use peers::{Peer, Relay, Stage};
 
 pub(super) use peers::TcpRelays;
@@ -112,7 +111,7 @@ impl Worker {
         let local = self.tcp_relays.find_relay(relay).map(|relay| relay.local);
         let allowed = !relays_only || self.relays.is_relay(peer.socket());
         let started = match local.filter(|_| allowed) {
-            Some(local) => TcpStream::connect(local.socket(), peer.socket()),
+            Some(local) => TcpStream::connect_from(local.socket(), peer.socket()),
             None => Err(io::ErrorKind::AddrNotAvailable.into()),
         };
         let added = started.and_then(|stream| {
@@ -170,9 +169,7 @@ impl Worker {
             }
             Stage::Flowing(_, ref mut flow) => {
                 if event.error || event.hangup {
-                    // A descriptor that was added and is still open can be removed.
-                    let _ = self.poll.remove(&peer.stream);
-                    flow.watches_peer = false;
+                    flow.peer_hung_up(&peer.stream, &self.poll);
                 }
                 self.pump(now, id);
             }
@@ -243,9 +240,7 @@ impl Worker {
                 self.tcp_relays.get_mut(id)
             && let Some(connection) = self.connections.get_mut(*client)
         {
-            // As above.
-            let _ = self.poll.remove(&connection.stream);
-            flow.watches_client = false;
+            flow.client_hung_up(connection, &self.poll);
         }
         self.pump(now, id);
     }
@@ -258,22 +253,14 @@ impl Worker {
         let Some(connection) = self.connections.get_mut(*client) else {
             return self.peer_is_over(now, id);
         };
-        let over = flow.pump(connection, stream, &mut self.cipher, &mut self.egress.streams);
-        let watched = over.and_then(|over| {
-            let (of_client, of_peer) = flow.interests(connection);
-            if flow.watches_client {
-                connection.watch_for(of_client, &self.poll)?;
+        let (room, scratch) = (&mut self.cipher, &mut self.egress.streams);
+        match flow.go_on(connection, stream, token, room, scratch, &self.poll) {
+            Ok(Progress { over: false, again, .. }) => {
+                if again {
+                    self.spliced.push(id);
+                }
             }
-            if flow.watches_peer {
-                self.poll.modify(&*stream, token, of_peer)?;
-            }
-            if !over && flow.goes_on_unwatched() {
-                self.spliced.push(id);
-            }
-            Ok(over)
-        });
-        if !matches!(watched, Ok(false)) {
-            self.peer_is_over(now, id);
+            Ok(_) | Err(_) => self.peer_is_over(now, id),
         }
     }
 

@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 
-use super::flow::Flow;
 use crate::io::{TcpListener, TcpStream};
 use crate::net::RelayedAddr;
 use crate::turn::{ConnectionId as WireId, PeerLink, RelayId};
+use crate::worker::flow::Flow;
 use crate::worker::token::{ConnectionId, Token};
 
 /// The socket of a TCP relay.

@@ -1,26 +1,40 @@
-//! The bytes of a data connection, both ways (RFC 6062 section 4.3): in order, with
-//! the backpressure of the slower side, and with each side's end passed on.
+//! Bytes between a client's connection and another one, both ways: a peer's
+//! (RFC 6062 section 4.3) or a backend's. They come in order, with the backpressure of
+//! the slower side, and with each side's end passed on.
 //!
 //! Between two plain connections bytes stay in the kernel. TLS clients' bytes pass
 //! through memory, a bounded amount at a time.
 
 use std::io;
 
-use crate::io::{Interest, Pipe, ReadOutcome, TcpStream};
+use super::connection::{Connection, Layer, Scratch};
+use crate::io::{Interest, Pipe, Poll, ReadOutcome, TcpStream};
 use crate::tls::MAX_PLAINTEXT;
-use crate::worker::connection::{Connection, Layer, Scratch};
 
 /// Reads of one direction per wake: no connection keeps the others waiting.
-const READS: usize = 16;
+const READS: usize = 4;
 
-/// What passes between a client's connection and a peer's.
+/// What passes between a client's connection and the other one, here the peer's.
 pub(super) struct Flow {
     up: Direction,
     down: Direction,
     /// Whether readiness of each side is reported. One that has hung up is not
     /// watched: it would be reported for as long as the other side is slow.
-    pub(super) watches_client: bool,
-    pub(super) watches_peer: bool,
+    watches_client: bool,
+    watches_peer: bool,
+    /// What the peer is watched for, as far as that is known here.
+    peer_interest: Option<Interest>,
+}
+
+/// How far a flow has come.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Progress {
+    /// Both sides have said their last and know it of each other.
+    pub(super) over: bool,
+    /// There is more to move, and nothing will say so.
+    pub(super) again: bool,
+    /// Bytes read and written in this step.
+    pub(super) moved: usize,
 }
 
 /// One direction.
@@ -33,47 +47,87 @@ struct Direction {
     ended: bool,
     /// The destination knows, or is gone.
     told: bool,
+    /// Bytes read and written in this step.
+    moved: usize,
 }
 
 impl Flow {
-    /// Between a client and a peer.
+    /// Between a client and a peer, both of which a poll knows.
     ///
     /// # Errors
     /// No descriptors are left.
     pub(super) fn new(client: &Connection) -> io::Result<Self> {
         let plain = matches!(client.layer, Layer::Plain);
-        let pipe = || plain.then(Pipe::new).transpose();
         Ok(Self {
-            up: Direction { buffer: Vec::new(), pipe: pipe()?, ended: false, told: false },
-            down: Direction { buffer: Vec::new(), pipe: pipe()?, ended: false, told: false },
+            up: Direction::new(plain)?,
+            down: Direction::new(plain)?,
             watches_client: true,
             watches_peer: true,
+            peer_interest: None,
         })
     }
 
-    /// Puts what came behind the client's ConnectionBind in front.
+    /// Puts what was read of the client already in front.
     pub(super) fn begin_with(&mut self, early: &[u8]) {
         self.up.buffer.extend_from_slice(early);
     }
 
-    /// Moves what can be moved; true when both directions are over.
+    /// Moves what can be moved, and has both sides watched for what is next; `token`
+    /// is the peer's.
     ///
     /// # Errors
     /// Either connection broke: what is left can reach nobody.
-    pub(super) fn pump(
+    pub(super) fn go_on(
+        &mut self,
+        client: &mut Connection,
+        peer: &TcpStream,
+        token: u64,
+        room: &mut [u8],
+        scratch: &mut Scratch,
+        poll: &Poll,
+    ) -> io::Result<Progress> {
+        let over = self.pump(client, peer, room, scratch)?;
+        let (of_client, of_peer) = self.interests(client);
+        if self.watches_client {
+            client.watch_for(of_client, poll)?;
+        }
+        if self.watches_peer && self.peer_interest != Some(of_peer) {
+            poll.modify(peer, token, of_peer)?;
+            self.peer_interest = Some(of_peer);
+        }
+        let again = !over && self.goes_on_unwatched();
+        Ok(Progress { over, again, moved: self.up.moved + self.down.moved })
+    }
+
+    /// The client's connection reports an error or its end in both directions.
+    pub(super) fn client_hung_up(&mut self, client: &Connection, poll: &Poll) {
+        // A descriptor that was added and is still open can be removed.
+        let _ = poll.remove(&client.stream);
+        self.watches_client = false;
+    }
+
+    /// The same of the peer's.
+    pub(super) fn peer_hung_up(&mut self, peer: &TcpStream, poll: &Poll) {
+        // As above.
+        let _ = poll.remove(peer);
+        self.watches_peer = false;
+    }
+
+    fn pump(
         &mut self,
         client: &mut Connection,
         peer: &TcpStream,
         room: &mut [u8],
         scratch: &mut Scratch,
     ) -> io::Result<bool> {
+        (self.up.moved, self.down.moved) = (0, 0);
         self.pump_up(client, peer, room, scratch)?;
         self.pump_down(client, peer, room, scratch)?;
         Ok(self.up.told && self.down.told)
     }
 
     /// What each side is to be watched for: the client, the peer.
-    pub(super) fn interests(&self, client: &Connection) -> (Interest, Interest) {
+    fn interests(&self, client: &Connection) -> (Interest, Interest) {
         let down_waits = self.down.holds() || !client.is_written();
         (
             interest(self.up.wants_more(), down_waits),
@@ -83,7 +137,7 @@ impl Flow {
 
     /// Whether a side that is not watched has more to be read now: nothing else
     /// will say so.
-    pub(super) fn goes_on_unwatched(&self) -> bool {
+    fn goes_on_unwatched(&self) -> bool {
         !self.watches_client && self.up.wants_more() || !self.watches_peer && self.down.wants_more()
     }
 
@@ -110,7 +164,7 @@ impl Flow {
                 None => client.read_data(room, &mut up.buffer, scratch)?,
             };
             match outcome {
-                ReadOutcome::Data(_) => {}
+                ReadOutcome::Data(len) => up.moved += len,
                 ReadOutcome::WouldBlock => return Ok(()),
                 ReadOutcome::Closed => up.ended = true,
             }
@@ -132,7 +186,7 @@ impl Flow {
                 return Ok(());
             }
             if let Some(pipe) = &mut down.pipe {
-                pipe.drain(&client.stream)?;
+                down.moved += pipe.drain(&client.stream)?;
                 if !pipe.is_empty() {
                     return Ok(());
                 }
@@ -155,7 +209,7 @@ impl Flow {
                 }
             };
             match outcome {
-                ReadOutcome::Data(_) => {}
+                ReadOutcome::Data(len) => down.moved += len,
                 ReadOutcome::WouldBlock => return Ok(()),
                 ReadOutcome::Closed => down.ended = true,
             }
@@ -165,6 +219,11 @@ impl Flow {
 }
 
 impl Direction {
+    fn new(plain: bool) -> io::Result<Self> {
+        let pipe = plain.then(Pipe::new).transpose()?;
+        Ok(Self { buffer: Vec::new(), pipe, ended: false, told: false, moved: 0 })
+    }
+
     fn holds(&self) -> bool {
         !self.buffer.is_empty() || self.pipe.as_ref().is_some_and(|pipe| !pipe.is_empty())
     }
@@ -181,10 +240,15 @@ impl Direction {
                 return Ok(false);
             }
             self.buffer.drain(..sent);
+            self.moved += sent;
+        }
+        if self.buffer.capacity() > 0 && self.pipe.is_some() {
+            // What was read before there was a pipe has gone, and nothing follows.
+            self.buffer = Vec::new();
         }
         match &mut self.pipe {
             Some(pipe) => {
-                pipe.drain(to)?;
+                self.moved += pipe.drain(to)?;
                 Ok(pipe.is_empty())
             }
             None => Ok(true),
