@@ -28,6 +28,7 @@ mod mailbox;
 mod packets;
 mod ports;
 mod relay_sockets;
+mod stop;
 mod streams;
 mod tcp_relay;
 mod token;
@@ -262,10 +263,7 @@ impl Worker {
             let now = self.clock.read();
             self.turn(now, &events);
         }
-        let now = self.clock.read();
-        self.core.stop(now);
-        self.carry_out(now);
-        Ok(Summary { core: self.core.counters().clone(), losses: self.egress.losses })
+        Ok(self.stop(&mut events))
     }
 
     fn turn(&mut self, now: Now, events: &Events) {

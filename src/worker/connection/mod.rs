@@ -74,6 +74,10 @@ impl Connections {
         self.slots.len() - self.free.len() >= self.limit
     }
 
+    pub(super) fn ids(&self) -> Vec<ConnectionId> {
+        self.slots.iter().filter_map(|slot| Some(slot.connection.as_ref()?.id)).collect()
+    }
+
     pub(super) fn get_mut(&mut self, id: ConnectionId) -> Option<&mut Connection> {
         let slot = self.slots.get_mut(id.index as usize)?;
         slot.connection.as_deref_mut().filter(|_| slot.generation == id.generation)
@@ -243,6 +247,11 @@ impl Connection {
     /// Changes what the connection is watched for.
     pub(super) fn watch_for(&mut self, interest: Interest, poll: &Poll) -> io::Result<()> {
         if interest != self.interest {
+    /// Forgets the media that waits; answers stay.
+    pub(super) fn drop_media(&mut self) {
+        self.queue.drop_media();
+    }
+
             poll.modify(&self.stream, Token::Connection(self.id).encode(), interest)?;
             self.interest = interest;
         }

@@ -85,6 +85,39 @@ impl DtlsClients {
     pub(super) fn get_mut(&mut self, id: ConnectionId) -> Option<&mut DtlsClient> {
         let slot = self.slots.get_mut(id.index as usize)?;
         slot.client.as_deref_mut().filter(|_| slot.generation == id.generation)
+    /// Which of the sessions at the address of `known` began with a hello.
+    pub(super) fn begun_with(
+        &self,
+        known: ConnectionId,
+        hello: &Hello<'_>,
+    ) -> Option<ConnectionId> {
+        let mut both = [Some(known), self.get(known)?.successor].into_iter().flatten();
+        both.find(|id| self.get(*id).is_some_and(|c| c.session.began_with(hello)))
+    }
+
+    /// Which of the sessions at the address of `known` a datagram is for. While there
+    /// are two, one of them shakes hands, and the other has done that.
+    pub(super) fn receiver(&self, known: ConnectionId, datagram: &[u8]) -> ConnectionId {
+        let successor = self.get(known).and_then(|client| client.successor);
+        successor.filter(|_| belongs_to_handshake(datagram)).unwrap_or(known)
+    }
+
+    /// The session that gives way when another one begins at its address: one whose
+    /// handshake is not done.
+    pub(super) fn unfinished(&self, known: ConnectionId) -> Option<ConnectionId> {
+        let client = self.get(known)?;
+        client.successor.or_else(|| client.is_half_open().then_some(known))
+    }
+
+    /// The session whose place this one is to take.
+    pub(super) fn predecessor(&self, id: ConnectionId) -> Option<ConnectionId> {
+        self.by_address.get(&self.get(id)?.address()).copied().filter(|known| *known != id)
+    }
+
+    pub(in crate::worker) fn ids(&self) -> Vec<ConnectionId> {
+        self.slots.iter().filter_map(|slot| Some(slot.client.as_ref()?.id)).collect()
+    }
+
     }
 
     /// Whether there is room for another handshake.

@@ -229,7 +229,7 @@ impl Worker {
         self.watch_session(now, id);
     }
 
-    fn end_session(&mut self, now: Now, id: ConnectionId) {
+    pub(super) fn end_session(&mut self, now: Now, id: ConnectionId) {
         let Some(client) = self.dtls.get_mut(id) else { return };
         client.session.close();
         self.send_pending(id, 0);
