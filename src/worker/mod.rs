@@ -172,6 +172,7 @@ impl Summary {
         mine.slow_client += others.slow_client;
         mine.gone += others.gone;
         mine.no_relay += others.no_relay;
+        mine.no_listener += others.no_listener;
         mine.refused_connections += others.refused_connections;
         mine.closed_connections += others.closed_connections;
         mine.tls_failures += others.tls_failures;
@@ -194,6 +195,8 @@ pub struct Losses {
     pub gone: u64,
     /// Datagrams to a relay port of this server that no relay socket has.
     pub no_relay: u64,
+    /// Answers from an address of NAT discovery on which this worker does not listen.
+    pub no_listener: u64,
     /// Connections refused because there are too many.
     pub refused_connections: u64,
     /// Connections closed for what they sent, or did not send in time.
