@@ -678,6 +678,7 @@ fn every_key_can_be_set() {
     assert_eq!(config.relay.default_family, DefaultFamily::Client);
     assert!(config.relay.tcp);
     assert_eq!(config.limits.peer_connections, 7);
+    assert_eq!(config.limits.all_peer_connections, 8);
     assert_eq!(config.relay.socket_recv_buffer, 524_288);
     assert_eq!(config.relay.socket_send_buffer, 1_048_576);
     let auth = &config.auth;
@@ -812,6 +813,7 @@ allocations-per-user = 2
 permissions = 3
 channels = 4
 peer-connections = 7
+all-peer-connections = 8
 connections = 5
 pending-requests = 6
 answers-per-prefix = 0

@@ -239,6 +239,8 @@ pub struct Limits {
     pub channels: u32,
     /// Connections of one allocation with peers over TCP.
     pub peer_connections: u32,
+    /// The same in all; one user has at most half.
+    pub all_peer_connections: u32,
     /// Client connections over TCP in all.
     pub connections: u32,
     /// Requests waiting for an answer from outside the core, such as a relay socket.
@@ -519,6 +521,7 @@ impl Default for Limits {
             permissions: 256,
             channels: 256,
             peer_connections: 64,
+            all_peer_connections: 4000,
             connections: 20_000,
             pending_requests: 1024,
             answers_per_prefix: 500,

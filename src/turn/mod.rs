@@ -220,6 +220,9 @@ impl Server {
             Input::PeerAccepted { relay, peer, link } => {
                 self.on_peer_accepted(now, relay, peer, link);
             }
+            Input::PeerTraffic { link, bytes_to_peer, bytes_to_client } => {
+                self.on_peer_traffic(link, bytes_to_peer, bytes_to_client);
+            }
             Input::PeerClosed { link } => self.on_peer_closed(now, link),
             Input::LinkClosed { five_tuple, link } => self.on_link_closed(now, five_tuple, link),
             Input::FromShard { shard, message } => self.on_shard_message(now, shard, message),

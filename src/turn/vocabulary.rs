@@ -284,6 +284,15 @@ pub enum Input {
         /// The connection. Its data is not read before [`Output::Splice`].
         link: PeerLink,
     },
+    /// Bytes have passed on a connection that is spliced, since the last time.
+    PeerTraffic {
+        /// The connection.
+        link: PeerLink,
+        /// From the client.
+        bytes_to_peer: u64,
+        /// From the peer.
+        bytes_to_client: u64,
+    },
     /// A connection with a peer is over, and the shell has closed it. Of one that
     /// is spliced: both sides, whichever ended first, once what was read is
     /// delivered; the client's side is not told as [`Input::LinkClosed`]. Of one
@@ -433,7 +442,8 @@ pub enum Route {
     },
 }
 
-/// Bytes and packets of application data, as counted by the core.
+/// Bytes and packets of application data, as counted by the core. Between a client and
+/// a peer over TCP (RFC 6062) there are bytes only.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
     /// Datagrams from the client to peers.

@@ -272,6 +272,12 @@ impl Worker {
             }
             Ok(over)
         });
+        let (bytes_to_peer, bytes_to_client) = flow.take_passed();
+        if bytes_to_peer + bytes_to_client > 0 {
+            let link = PeerLink(token);
+            let passed = Input::PeerTraffic { link, bytes_to_peer, bytes_to_client };
+            self.core.handle_input(now, passed);
+        }
         if !matches!(watched, Ok(false)) {
             self.peer_is_over(now, id);
         }
