@@ -247,6 +247,11 @@ impl Connection {
         self.update_interest(poll)
     }
 
+    /// Forgets the media that waits; answers stay.
+    pub(super) fn drop_media(&mut self) {
+        self.queue.drop_media();
+    }
+
     /// Whether the kernel has taken everything.
     pub(super) fn is_written(&self) -> bool {
         let layer_is = match &self.layer {
@@ -266,11 +271,6 @@ impl Connection {
     /// Changes what the connection is watched for.
     pub(super) fn watch_for(&mut self, interest: Interest, poll: &Poll) -> io::Result<()> {
         if interest != self.interest {
-    /// Forgets the media that waits; answers stay.
-    pub(super) fn drop_media(&mut self) {
-        self.queue.drop_media();
-    }
-
             poll.modify(&self.stream, Token::Connection(self.id).encode(), interest)?;
             self.interest = interest;
         }
