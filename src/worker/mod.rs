@@ -15,7 +15,7 @@
 //! 4. new connections;
 //! 5. timers.
 //!
-//! Packets lie in the arena until [`flush`](Worker::flush) has sent what became of
+//! Packets lie in the arena until `flush` has sent what became of
 //! them; then the arena is empty again. What the core asks for in between is
 //! carried out in `effects`.
 
