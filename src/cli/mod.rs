@@ -12,6 +12,7 @@ mod generate;
 mod nat;
 mod probe;
 mod resolve;
+mod screen;
 mod serve;
 
 use std::fmt::Display;

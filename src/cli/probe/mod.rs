@@ -51,7 +51,8 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 use super::resolve::{Resolution, ResolveError, Resolver, Srv, Target};
-use super::{Failure, print};
+use super::screen::escaped_json;
+use super::{Failure, print, tell};
 use crate::auth::time_limited::{self, Mac};
 use crate::client::{Host, Protocol, Uri};
 use crate::config::parse_duration;
@@ -169,20 +170,26 @@ fn probe(args: Args) -> Result<ExitCode, Failure> {
     Ok(report.exit_code.into())
 }
 
-/// The report, without what steers terminals: JSON itself escapes only ASCII's.
+/// The report, or nothing when the person has had enough. Then what was allocated is
+/// given back first, unless they insist.
+async fn until_interrupted(args: Args, console: &mut Console) -> Result<Option<Report>, Failure> {
+    let (interrupt, interrupted) = watch::channel(false);
+    let mut diagnosis = pin!(diagnose(args, console, interrupted));
+    tokio::select! {
+        report = &mut diagnosis => return report.map(Some),
+        Ok(()) = ctrl_c() => {}
+    }
+    interrupt.send_replace(true);
+    tokio::select! {
+        _ = timeout(FAREWELL, diagnosis) => {}
+        Ok(()) = ctrl_c() => {}
+    }
+    Ok(None)
+}
+
 fn json_text(report: &Report) -> String {
     let text = serde_json::to_string_pretty(report).expect("the report is JSON");
-    let mut safe = String::with_capacity(text.len() + 1);
-    for c in text.chars() {
-        if c.is_control() && c != '\n' {
-            // Writing to a string does not fail.
-            let _ = write!(safe, "\\u{:04x}", u32::from(c));
-        } else {
-            safe.push(c);
-        }
-    }
-    safe.push('\n');
-    safe
+    escaped_json(&format!("{text}\n"))
 }
 
 async fn diagnose(args: Args, console: &mut Console) -> Result<Report, Failure> {
