@@ -14,7 +14,7 @@
 //!
 //! # JSON
 //!
-//! One object: `uri`; `resolve`, a step; `resolved`, a list of `transport`, `address`
+//! One object: `version`, a number; `uri`; `resolve`, a step; `resolved`, a list of `transport`, `address`
 //! and, from SRV, `via`; `transports`, a list of `transport`, `address`, `url`, `via`,
 //! `steps`, `mapped`, `software`, `relayed`, `rtt` (`min-ms`, `median-ms`, `p95-ms`,
 //! `max-ms`), `loss` (0 to 1) and `jitter-ms`; `browser` with `candidates`,
@@ -89,7 +89,7 @@ Secrets need not be in the command line, where other users see them: STURN_PASSW
 STURN_SECRET are read where no option gives one. With a secret a credential for one hour
 is made, as `sturn credentials` does.
 
-With --json the report is one object with uri, resolve, resolved, transports (each with
+With --json the report is one object with version, uri, resolve, resolved, transports (each with
 steps, rtt, loss, jitter-ms), browser, verdict and exit-code.
 
 {}
@@ -250,6 +250,7 @@ async fn look_up(resolver: &Resolver, uri: &Uri, deadline: Instant) -> (Step, Ve
         finding,
     };
     match timeout_at(deadline, resolver.resolve(uri)).await {
+        version: report::VERSION,
         Ok(Ok(resolution)) => (step(None, describe(uri, &resolution)), resolution.targets),
         Ok(Err(error)) => {
             let finding = match error {
@@ -282,7 +283,8 @@ fn describe(uri: &Uri, resolution: &Resolution) -> String {
         Srv::None => ", no SRV records".to_owned(),
         Srv::Unanswered(why) => format!(", SRV records unknown: {why}"),
     };
-    format!("{}{srv}", ips.join(", "))
+    let more = if resolution.more { "; there are more, which are not tried" } else { "" };
+    format!("{}{srv}{more}", ips.join(", "))
 }
 
 fn resolved(target: &Target) -> Resolved {

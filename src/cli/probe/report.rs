@@ -97,10 +97,14 @@ pub(super) struct Resolved {
     pub(super) via: Option<String>,
 }
 
+/// Raised when a field changes its meaning or goes away, not when one is added.
+pub(super) const VERSION: u32 = 1;
+
 /// Everything.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) struct Report {
+    pub(super) version: u32,
     pub(super) uri: String,
     /// The step that led to `resolved`.
     pub(super) resolve: Step,
