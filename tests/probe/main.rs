@@ -15,6 +15,7 @@ mod coturn;
 mod fake;
 mod foreign;
 mod names;
+mod interrupt;
 mod refusals;
 mod run;
 mod wire;

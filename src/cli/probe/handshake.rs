@@ -98,7 +98,9 @@ impl Walk<'_> {
         identity: &Identity,
     ) -> Result<Link, LinkError> {
         let settings = self.settings;
-        Link::new(connected, self.transport, identity, settings.patience, settings.deadline)
+        let (patience, deadline) = (settings.patience, settings.deadline);
+        let interrupted = settings.interrupted.clone();
+        Link::new(connected, self.transport, identity, patience, deadline, interrupted)
     }
 
     /// When the step that begins now is given up.
@@ -176,8 +178,15 @@ impl Walk<'_> {
         let deadline = (Instant::now() + SECOND_LOOK).min(self.settings.deadline);
         let (tcp, local) = link::tcp(address, self.settings.source, deadline).await.ok()?;
         let nobody = Identity::default();
-        let plain = stream(tcp, local);
-        let mut link = Link::new(plain, Transport::Tcp, &nobody, SECOND_LOOK, deadline).ok()?;
+        let mut link = Link::new(
+            plain,
+            transport,
+            &nobody,
+            SECOND_LOOK,
+            deadline,
+            self.settings.interrupted.clone(),
+        )
+        .ok()?;
         let transaction = link.client().binding(now());
         let _ = link.finish(transaction).await;
         link.tap().speaker()

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream, UdpSocket};
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use super::tap::{Speaker, Tap};
@@ -16,6 +17,8 @@ use crate::net::{Now, Transport};
 /// Largest datagram, and a good size for reads from a stream.
 const BUFFER: usize = 65_536;
 /// Data from peers that nobody has taken yet; more is lost.
+/// How long a server may take to let go of what an interrupted probe has.
+const FAREWELL: Duration = Duration::from_millis(800);
 const BACKLOG: usize = 4096;
 
 /// Who to be for the server.
@@ -37,6 +40,10 @@ pub(super) struct Link {
     /// When the whole probe has to be over.
     deadline: Instant,
     /// Whether a message has come from the server.
+    /// Whether the person has had enough.
+    interrupted: watch::Receiver<bool>,
+    /// Whether what is left to do is done in any case.
+    leaving: bool,
     heard: bool,
     /// Why the last message was discarded that came while an answer is waited for.
     discarded: Option<Problem>,
@@ -63,6 +70,8 @@ pub(super) enum LinkError {
     OutOfTime,
     /// Nothing listens there.
     PortClosed,
+    /// The person has had enough.
+    Interrupted,
     /// The connection ended.
     Closed,
     /// This machine has no way there.
@@ -96,7 +105,7 @@ impl From<io::Error> for LinkError {
 
 impl Link {
     /// A link over a socket that is connected to the server. A request is given up
-    /// after about `patience`, and everything at `deadline`.
+    /// after about `patience`, and everything at `deadline` or when it is interrupted.
     pub(super) fn new(
         (socket, local): (Socket, SocketAddr),
         transport: Transport,
@@ -105,6 +114,7 @@ impl Link {
         deadline: Instant,
     ) -> Result<Self, LinkError> {
         Ok(Self {
+        interrupted: watch::Receiver<bool>,
             socket,
             client: client(transport, identity, patience)?,
             transport,
@@ -115,6 +125,8 @@ impl Link {
             deadline,
             heard: false,
             discarded: None,
+            interrupted,
+            leaving: false,
             buffer: vec![0; BUFFER],
         })
     }
@@ -127,6 +139,15 @@ impl Link {
 
     /// Our end of the five-tuple.
     pub(super) fn local(&self) -> SocketAddr {
+    /// From now on only what is to be given back is asked for: that is not interrupted,
+    /// but does not take long if the rest was.
+    pub(super) fn leave(&mut self) {
+        self.leaving = true;
+        if *self.interrupted.borrow() {
+            self.deadline = self.deadline.min(Instant::now() + FAREWELL);
+        }
+    }
+
         self.local
     }
 
@@ -186,7 +207,14 @@ impl Link {
     pub(super) async fn wait(&mut self) -> Result<(), LinkError> {
         let timer = self.client.poll_timeout().map(Instant::from_std);
         let wake = timer.map_or(self.deadline, |timer| timer.min(self.deadline));
-        match timeout_at(wake, read(&mut self.socket, &mut self.buffer)).await {
+        let read = tokio::select! {
+            biased;
+            Ok(_) = self.interrupted.wait_for(|now| *now), if !self.leaving => {
+                return Err(LinkError::Interrupted);
+            }
+            read = timeout_at(wake, read(&mut self.socket, &mut self.buffer)) => read,
+        };
+        match read {
             Ok(Ok(0)) if !self.is_udp() => return Err(LinkError::Closed),
             Ok(Ok(length)) => self.take_in(length)?,
             Ok(Err(e)) if is_icmp(&e) && self.is_udp() && self.heard => {}

@@ -6,6 +6,7 @@
 //! | `requests`, `relay` | what the steps ask, and numbered packets through the relay |
 //! | `link`, `tap`, `tls` | sockets: one five-tuple and its sans-IO client, who answers, TLS |
 //! | `finding`, `hints` | everything that can be found: exit code, name, hint |
+//! | `settings` | who to be and how long it may take |
 //! | `report`, `outcome` | what was found, as data, and what it comes to |
 //! | `tell`, `text`, `browser` | steps as they happen, the report for people, what a browser makes of it |
 //! | `statistics`, `certificate`, `calendar` | numbers, names and times |
@@ -34,6 +35,7 @@ mod relay;
 mod report;
 mod requests;
 mod statistics;
+mod settings;
 mod tap;
 mod tell;
 mod text;
@@ -45,10 +47,13 @@ use std::fmt::Write;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path as File, PathBuf};
+use std::pin::pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout_at};
+use tokio::signal::ctrl_c;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::resolve::{Resolution, ResolveError, Resolver, Srv, Target};
 use super::screen::escaped_json;
@@ -62,10 +67,11 @@ use browser::Browser;
 use finding::Finding;
 use link::Identity;
 use report::{Path, Report, Resolved, Step, Verdict, judge};
+use settings::{Credentials, Settings};
 use statistics::milliseconds;
 use text::Console;
 use tls::Trust;
-use walk::{Credentials, Settings, walk};
+use walk::walk;
 
 const PASSWORD_VARIABLE: &str = "STURN_PASSWORD";
 const SECRET_VARIABLE: &str = "STURN_SECRET";
@@ -79,6 +85,11 @@ const FIRST_END: u64 = 1_000_000_000;
 const MAX_PATIENCE: Duration = Duration::from_secs(5);
 /// The least that a wide-area network needs.
 const MIN_PATIENCE: Duration = Duration::from_millis(500);
+
+/// The exit code of what Ctrl-C has ended, as shells have it.
+const INTERRUPTED: u8 = 130;
+/// How long an interrupted probe may take to give back what it has.
+const FAREWELL: Duration = Duration::from_secs(2);
 
 #[derive(clap::Args)]
 #[command(after_help = format!("\
@@ -159,9 +170,13 @@ fn probe(args: Args) -> Result<ExitCode, Failure> {
         .map_err(|error| Failure::new(Exit::OsError, format!("sturn: {error}")))?;
     let json = args.json;
     let mut console = Console::new(json);
-    let report = runtime.block_on(diagnose(args, &mut console))?;
+    let report = runtime.block_on(until_interrupted(args, &mut console))?;
     // What a lookup has left running is not waited for.
     runtime.shutdown_background();
+    let Some(report) = report else {
+        tell("sturn: interrupted");
+        return Ok(INTERRUPTED.into());
+    };
     if json {
         print(&json_text(&report))?;
     }
@@ -192,7 +207,11 @@ fn json_text(report: &Report) -> String {
     escaped_json(&format!("{text}\n"))
 }
 
-async fn diagnose(args: Args, console: &mut Console) -> Result<Report, Failure> {
+async fn diagnose(
+    args: Args,
+    console: &mut Console,
+    interrupted: watch::Receiver<bool>,
+) -> Result<Report, Failure> {
     let deadline = Instant::now() + args.timeout;
     let credentials = credentials(&args)?;
     let user = credentials.as_ref().map(|c| c.identity.username.clone());
@@ -216,9 +235,13 @@ async fn diagnose(args: Args, console: &mut Console) -> Result<Report, Failure> 
         trust,
         patience: patience(args.timeout, targets.len()),
         deadline,
+        interrupted,
     };
     let mut transports = Vec::new();
     for target in targets {
+        if settings.is_interrupted() {
+            break;
+        }
         console.heading(&format!("{} {}", target.transport, target.address));
         let url = url(&settings.uri, &target).to_string();
         let via = target.via.as_ref().map(ToString::to_string);

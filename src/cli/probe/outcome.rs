@@ -60,7 +60,7 @@ pub(super) fn table() -> String {
         let _ = writeln!(text, "  {code:>2}  {meaning}");
     }
     text.push_str(
-        "  64  the command line is wrong\n  66  a file cannot be read\n\
+        "   64  the command line is wrong\n   66  a file cannot be read\n  130  interrupted; what was allocated is given back\n\
          An open relay is always 76. Otherwise, where one transport works, the code is 0 or 1;\n\
          where none does, the first failing step of the transport that got furthest decides.\n",
     );

@@ -57,6 +57,7 @@ pub(super) async fn bind_channel(link: &mut Link, peer: SocketAddr) -> Result<u1
 
 /// Gives an allocation back that nobody is to hear of.
 pub(super) async fn release_quietly(link: &mut Link) {
+    link.leave();
     let transaction = link.client().refresh(now(), Some(Duration::ZERO), None);
     let _ = link.finish(transaction).await;
 }
