@@ -12,10 +12,11 @@ mod setup;
 
 mod certificates;
 mod coturn;
+mod dtls;
 mod fake;
 mod foreign;
-mod names;
 mod interrupt;
+mod names;
 mod refusals;
 mod run;
 mod wire;

@@ -10,15 +10,16 @@ use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
+use super::dtls::Dtls;
 use super::tap::{Speaker, Tap};
 use crate::client::{Client, Config, Event, Failure, Problem, Retransmission, Transaction};
 use crate::net::{Now, Transport};
 
 /// Largest datagram, and a good size for reads from a stream.
 const BUFFER: usize = 65_536;
-/// Data from peers that nobody has taken yet; more is lost.
 /// How long a server may take to let go of what an interrupted probe has.
 const FAREWELL: Duration = Duration::from_millis(800);
+/// Data from peers that nobody has taken yet; more is lost.
 const BACKLOG: usize = 4096;
 
 /// Who to be for the server.
@@ -39,11 +40,11 @@ pub(super) struct Link {
     local: SocketAddr,
     /// When the whole probe has to be over.
     deadline: Instant,
-    /// Whether a message has come from the server.
     /// Whether the person has had enough.
     interrupted: watch::Receiver<bool>,
     /// Whether what is left to do is done in any case.
     leaving: bool,
+    /// Whether a message has come from the server.
     heard: bool,
     /// Why the last message was discarded that came while an answer is waited for.
     discarded: Option<Problem>,
@@ -53,6 +54,7 @@ pub(super) struct Link {
 /// Where the bytes go.
 pub(super) enum Socket {
     Udp(UdpSocket),
+    Dtls(Box<Dtls>),
     Stream(Box<dyn Stream>),
 }
 
@@ -68,10 +70,10 @@ pub(super) enum LinkError {
     Silent,
     /// The whole probe has no time left.
     OutOfTime,
-    /// Nothing listens there.
-    PortClosed,
     /// The person has had enough.
     Interrupted,
+    /// Nothing listens there.
+    PortClosed,
     /// The connection ended.
     Closed,
     /// This machine has no way there.
@@ -112,9 +114,9 @@ impl Link {
         identity: &Identity,
         patience: Duration,
         deadline: Instant,
+        interrupted: watch::Receiver<bool>,
     ) -> Result<Self, LinkError> {
         Ok(Self {
-        interrupted: watch::Receiver<bool>,
             socket,
             client: client(transport, identity, patience)?,
             transport,
@@ -123,10 +125,10 @@ impl Link {
             events: VecDeque::new(),
             local,
             deadline,
-            heard: false,
-            discarded: None,
             interrupted,
             leaving: false,
+            heard: false,
+            discarded: None,
             buffer: vec![0; BUFFER],
         })
     }
@@ -137,8 +139,6 @@ impl Link {
         Ok(())
     }
 
-    /// Our end of the five-tuple.
-    pub(super) fn local(&self) -> SocketAddr {
     /// From now on only what is to be given back is asked for: that is not interrupted,
     /// but does not take long if the rest was.
     pub(super) fn leave(&mut self) {
@@ -148,6 +148,8 @@ impl Link {
         }
     }
 
+    /// Our end of the five-tuple.
+    pub(super) fn local(&self) -> SocketAddr {
         self.local
     }
 
@@ -190,7 +192,7 @@ impl Link {
             let written = timeout_at(self.deadline, write(&mut self.socket, &bytes)).await;
             match written.map_err(|_| LinkError::OutOfTime)? {
                 // The ICMP error of an earlier datagram; `wait` judges it.
-                Err(e) if is_icmp(&e) && self.is_udp() => {
+                Err(e) if is_icmp(&e) && !self.is_stream() => {
                     if !self.heard {
                         return Err(e.into());
                     }
@@ -217,7 +219,7 @@ impl Link {
         match read {
             Ok(Ok(0)) if !self.is_udp() => return Err(LinkError::Closed),
             Ok(Ok(length)) => self.take_in(length)?,
-            Ok(Err(e)) if is_icmp(&e) && self.is_udp() && self.heard => {}
+            Ok(Err(e)) if is_icmp(&e) && !self.is_stream() && self.heard => {}
             Ok(Err(error)) => return Err(error.into()),
             Err(_) if Instant::now() >= self.deadline => return Err(LinkError::OutOfTime),
             Err(_) => {}
@@ -246,7 +248,7 @@ impl Link {
         self.tap.listen(bytes);
         match self.tap.speaker() {
             Some(Speaker::Stun) => self.heard = true,
-            // On a stream nothing can follow; a datagram may be forged or a stray.
+            // Only a datagram may be forged or a stray.
             Some(other) if !self.is_udp() => return Err(LinkError::Foreign(other)),
             _ => {}
         }
@@ -269,6 +271,10 @@ impl Link {
 
     fn is_udp(&self) -> bool {
         matches!(self.socket, Socket::Udp(_))
+    }
+
+    fn is_stream(&self) -> bool {
+        matches!(self.socket, Socket::Stream(_))
     }
 }
 
@@ -360,6 +366,7 @@ fn any(server: SocketAddr) -> IpAddr {
 async fn read(socket: &mut Socket, buffer: &mut [u8]) -> io::Result<usize> {
     match socket {
         Socket::Udp(socket) => socket.recv(buffer).await,
+        Socket::Dtls(dtls) => dtls.read(buffer).await,
         Socket::Stream(stream) => stream.read(buffer).await,
     }
 }
@@ -367,6 +374,7 @@ async fn read(socket: &mut Socket, buffer: &mut [u8]) -> io::Result<usize> {
 async fn write(socket: &mut Socket, bytes: &[u8]) -> io::Result<()> {
     match socket {
         Socket::Udp(socket) => socket.send(bytes).await.map(|_| ()),
+        Socket::Dtls(dtls) => dtls.write(bytes).await,
         Socket::Stream(stream) => {
             stream.write_all(bytes).await?;
             stream.flush().await

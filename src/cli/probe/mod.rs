@@ -4,14 +4,14 @@
 //! |---|---|
 //! | `walk`, `handshake` | the steps of one way to the server, in order |
 //! | `requests`, `relay` | what the steps ask, and numbered packets through the relay |
-//! | `link`, `tap`, `tls` | sockets: one five-tuple and its sans-IO client, who answers, TLS |
+//! | `link`, `tap`, `tls`, `dtls` | sockets: one five-tuple and its sans-IO client, who answers, TLS |
 //! | `finding`, `hints` | everything that can be found: exit code, name, hint |
 //! | `settings` | who to be and how long it may take |
 //! | `report`, `outcome` | what was found, as data, and what it comes to |
 //! | `tell`, `text`, `browser` | steps as they happen, the report for people, what a browser makes of it |
 //! | `statistics`, `certificate`, `calendar` | numbers, names and times |
 //!
-//! `link`, `tls`, `relay`, `requests`, `walk` and `handshake` do IO; the rest is pure.
+//! `link`, `tls`, `dtls`, `relay`, `requests`, `walk` and `handshake` do IO; the rest is pure.
 //!
 //! # JSON
 //!
@@ -26,6 +26,7 @@
 mod browser;
 mod calendar;
 mod certificate;
+mod dtls;
 mod finding;
 mod handshake;
 mod hints;
@@ -34,8 +35,8 @@ mod outcome;
 mod relay;
 mod report;
 mod requests;
-mod statistics;
 mod settings;
+mod statistics;
 mod tap;
 mod tell;
 mod text;
@@ -43,7 +44,6 @@ mod tls;
 mod walk;
 
 use std::env;
-use std::fmt::Write;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path as File, PathBuf};
@@ -250,6 +250,7 @@ async fn diagnose(
     }
     let outcome = judge(&resolve, &transports);
     Ok(Report {
+        version: report::VERSION,
         uri: settings.uri.to_string(),
         resolve,
         resolved,
@@ -273,7 +274,6 @@ async fn look_up(resolver: &Resolver, uri: &Uri, deadline: Instant) -> (Step, Ve
         finding,
     };
     match timeout_at(deadline, resolver.resolve(uri)).await {
-        version: report::VERSION,
         Ok(Ok(resolution)) => (step(None, describe(uri, &resolution)), resolution.targets),
         Ok(Err(error)) => {
             let finding = match error {
