@@ -355,3 +355,23 @@ async fn deliver(post: &Post, mut mail: Mail) {
         tokio::task::yield_now().await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_of_both_kinds_leave_half_of_the_descriptors() {
+        let mut config = Config::default();
+        config.relay.tcp = true;
+        let Affordable { connections, peer_connections } = Affordable::of(&config, 2000);
+        assert_eq!((connections, peer_connections), (500, 100));
+        assert!(u64::from(connections) + OF_PEER_CONNECTION * u64::from(peer_connections) <= 1000);
+        let Affordable { connections, peer_connections } = Affordable::of(&config, u64::MAX);
+        let wanted = &config.limits;
+        assert_eq!(
+            (connections, peer_connections),
+            (wanted.connections, wanted.all_peer_connections)
+        );
+    }
+}
