@@ -514,6 +514,7 @@ fn make_settings() -> Settings {
             permissions: 4,
             channels: 3,
             peer_connections: 3,
+            all_peer_connections: 8,
             pending: 3,
             answers_per_prefix: 0,
             ..Limits::default()

@@ -1,7 +1,7 @@
 //! The commands: what a person types, and what they read.
 //!
 //! Results go to standard output, everything else to standard error. Exit
-//! codes are in [`exit`].
+//! codes are those of [`Exit`], but for `nat` and `probe`, which have their own.
 
 #![forbid(unsafe_code)]
 
@@ -12,6 +12,7 @@ mod generate;
 mod nat;
 mod probe;
 mod resolve;
+mod screen;
 mod serve;
 
 use std::fmt::Display;

@@ -27,6 +27,12 @@ const QUESTION: Duration = Duration::from_secs(2);
 /// How often a question is asked again that got no answer.
 const RETRIES: usize = 1;
 
+/// Ways to one server that are tried: whoever writes the records of a name chooses how
+/// many there are, and against whom.
+const MOST_TARGETS: usize = 16;
+/// SRV records of one service whose targets are looked up, the preferred ones.
+const MOST_RECORDS: usize = 8;
+
 /// Looks names up.
 pub(super) struct Resolver {
     dns: TokioResolver,
@@ -41,6 +47,8 @@ pub(super) struct Resolution {
     pub(super) targets: Vec<Target>,
     /// What SRV records had to do with it.
     pub(super) srv: Srv,
+    /// Whether there are more ways than a tool goes.
+    pub(super) more: bool,
 }
 
 /// One way to a server.
@@ -103,6 +111,14 @@ impl fmt::Display for ResolveError {
     }
 }
 
+impl Resolution {
+    fn of(mut targets: Vec<Target>, srv: Srv, more: bool) -> Self {
+        let more = more || targets.len() > MOST_TARGETS;
+        targets.truncate(MOST_TARGETS);
+        Self { targets, srv, more }
+    }
+}
+
 impl Resolver {
     /// A resolver that reads the system's hosts file and asks `server`, or else the
     /// system's name servers; for addresses of one family or of both.
@@ -133,16 +149,16 @@ impl Resolver {
             Host::Ip(ip) => return self.literal(*ip, uri, &transports),
             Host::Name(name) => name,
         };
-        let (found, srv) = match uri.port {
-            Some(_) => (Vec::new(), Srv::NotAsked),
+        let (found, srv, more) = match uri.port {
+            Some(_) => (Vec::new(), Srv::NotAsked, false),
             None => self.services(name, uri).await,
         };
         if !found.is_empty() {
-            return Ok(Resolution { targets: found, srv: Srv::Used });
+            return Ok(Resolution::of(found, Srv::Used, more));
         }
         let ips = self.addresses(name).await?;
         let targets = cross(&ips, uri.port_or_default(), &transports);
-        Ok(Resolution { targets, srv })
+        Ok(Resolution::of(targets, srv, false))
     }
 
     /// The addresses of a name, IPv4 first.
@@ -181,17 +197,18 @@ impl Resolver {
             Some(family) if family != Family::of(ip) => {
                 Err(ResolveError::OtherFamily(ip.to_string(), family))
             }
-            _ => Ok(Resolution {
-                targets: cross(&[ip], uri.port_or_default(), transports),
-                srv: Srv::NotAsked,
-            }),
+            _ => {
+                let targets = cross(&[ip], uri.port_or_default(), transports);
+                Ok(Resolution::of(targets, Srv::NotAsked, false))
+            }
         }
     }
 
-    /// What the SRV records of all services lead to.
-    async fn services(&self, name: &str, uri: &Uri) -> (Vec<Target>, Srv) {
+    /// What the SRV records of all services lead to, and whether some were left out.
+    async fn services(&self, name: &str, uri: &Uri) -> (Vec<Target>, Srv, bool) {
         let mut targets = Vec::new();
         let mut outcome = Srv::None;
+        let mut more = false;
         for (service, transport) in services(uri) {
             let records = match self.records(&format!("{service}.{name}.")).await {
                 Ok(records) => records,
@@ -200,7 +217,8 @@ impl Resolver {
                     continue;
                 }
             };
-            for record in records {
+            more |= records.len() > MOST_RECORDS;
+            for record in records.into_iter().take(MOST_RECORDS) {
                 let host = record.target.to_utf8();
                 let host = host.trim_end_matches('.');
                 // A target without an address is as good as no record.
@@ -214,7 +232,7 @@ impl Resolver {
                 }
             }
         }
-        (targets, outcome)
+        (targets, outcome, more)
     }
 
     /// The SRV records of one service, the preferred one first.

@@ -357,6 +357,12 @@ static LIMITS: &[Key] = &[
         doc: "Connections of one allocation with peers over TCP.",
     ),
     key!(
+        "limits.all-peer-connections", limits.all_peer_connections, Count { min: 1, max: 1_000_000 },
+        doc: "Connections with peers over TCP in all, in equal shares for the workers.",
+        more: "One user has at most half of each share. A connection takes up to five descriptors, besides \
+               that of the client.",
+    ),
+    key!(
         "limits.connections", limits.connections, Count { min: 1, max: 1_000_000 },
         doc: "Client connections over TCP in all, in equal shares for the workers.",
     ),

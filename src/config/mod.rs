@@ -242,6 +242,8 @@ pub struct Limits {
     pub channels: u32,
     /// Connections of one allocation with peers over TCP.
     pub peer_connections: u32,
+    /// The same in all; one user has at most half.
+    pub all_peer_connections: u32,
     /// Client connections over TCP in all.
     pub connections: u32,
     /// Those of them that are passed to backends.
@@ -546,6 +548,7 @@ impl Default for Limits {
             permissions: 256,
             channels: 256,
             peer_connections: 64,
+            all_peer_connections: 4000,
             connections: 20_000,
             backend_connections: 5000,
             pending_requests: 1024,

@@ -203,6 +203,7 @@ fn report(summary: &Summary) {
         lost_slow_client = losses.slow_client,
         lost_gone = losses.gone,
         lost_no_relay = losses.no_relay,
+        lost_no_listener = losses.no_listener,
         refused_connections = losses.refused_connections,
         closed_connections = losses.closed_connections,
         tls_failures = losses.tls_failures,

@@ -18,10 +18,12 @@ use crate::turn::{
 };
 use crate::worker::{Backend, BackendLimits, DtlsLimits, StreamLimits};
 
-/// The settings of every core; `shards` share the bounds that are for the server.
+/// The settings of every core; `shards` share the bounds that are for the server,
+/// `peer_connections` among them.
 pub(super) fn core(
     config: &Config,
     addresses: &Addresses,
+    peer_connections: u32,
     shards: u32,
     seed: HashSeed,
 ) -> Result<Settings, Failure> {
@@ -39,6 +41,7 @@ pub(super) fn core(
             permissions: limits.permissions as usize,
             channels: limits.channels as usize,
             peer_connections: limits.peer_connections as usize,
+            all_peer_connections: peer_connections.div_ceil(shards) as usize,
             pending: limits.pending_requests.div_ceil(shards) as usize,
             // Zero stays zero: no limit.
             answers_per_prefix: limits.answers_per_prefix.div_ceil(shards),

@@ -78,14 +78,10 @@ pub(super) fn start(config: &Config, addresses: &Addresses) -> Result<Running, F
     let listeners = Listeners::find(config)?;
     let sockets = (0..count).map(|_| open(config, &listeners)).collect::<Result<Vec<_>, _>>()?;
     let seed = HashSeed::new(u64::from_ne_bytes(settings::random()?));
-    let core = Arc::new(settings::core(config, addresses, count, seed)?);
-    let shared = Shared {
-        core,
-        seed,
-        certificates,
-        connections: affordable_connections(config, descriptors),
-        passed: affordable_passed(config, descriptors),
-    };
+    let Affordable { connections, peer_connections } = Affordable::of(config, descriptors);
+    let core = Arc::new(settings::core(config, addresses, peer_connections, count, seed)?);
+    let passed = affordable_passed(config, descriptors);
+    let shared = Shared { core, seed, certificates, connections, passed };
     let workers = assemble(config, addresses, &shared, sockets)?;
     let posts = workers.posts;
     let (sender, ended) = mpsc::unbounded_channel();
@@ -158,20 +154,38 @@ fn assemble(
     Ok(Assembled { list, posts })
 }
 
-/// How many connections there may be. Each takes a descriptor, and so does each
-/// allocation; strangers that connect must not leave none for relay sockets.
-fn affordable_connections(config: &Config, descriptors: u64) -> u32 {
-    let wanted = config.limits.connections;
-    let share = u32::try_from(descriptors / 4).unwrap_or(u32::MAX);
-    if wanted > share {
-        tracing::warn!(
-            descriptors,
-            connections = share,
-            "fewer descriptors than limits.connections and limits.allocations need: raise \
-             LimitNOFILE (ulimit -n)"
-        );
+/// Descriptors of a connection with a peer: its own, and those of two pipes. That of
+/// the client's connection is counted there.
+const OF_PEER_CONNECTION: u64 = 5;
+
+/// How many connections there may be. They take descriptors, and so does each
+/// allocation: strangers that connect, and users with many peers, must not leave none
+/// for relay sockets. Each kind gets a quarter at most.
+struct Affordable {
+    connections: u32,
+    peer_connections: u32,
+}
+
+impl Affordable {
+    fn of(config: &Config, descriptors: u64) -> Self {
+        let share = |each: u64| u32::try_from(descriptors / 4 / each).unwrap_or(u32::MAX);
+        let (connections, peer_connections) = (share(1), share(OF_PEER_CONNECTION));
+        let limits = &config.limits;
+        let too_few_for_peers = config.relay.tcp && limits.all_peer_connections > peer_connections;
+        if limits.connections > connections || too_few_for_peers {
+            tracing::warn!(
+                descriptors,
+                connections,
+                peer_connections,
+                "fewer descriptors than limits.connections, limits.all-peer-connections and \
+                 limits.allocations need: raise LimitNOFILE (ulimit -n)"
+            );
+        }
+        Self {
+            connections: limits.connections.min(connections),
+            peer_connections: limits.all_peer_connections.min(peer_connections),
+        }
     }
-    wanted.min(share)
 }
 
 /// How many connections may be passed to backends at a time. Besides the client's each
@@ -380,5 +394,25 @@ async fn deliver(post: &Post, mut mail: Mail) {
     while let Err(back) = post.send(mail) {
         mail = back;
         tokio::task::yield_now().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_of_both_kinds_leave_half_of_the_descriptors() {
+        let mut config = Config::default();
+        config.relay.tcp = true;
+        let Affordable { connections, peer_connections } = Affordable::of(&config, 2000);
+        assert_eq!((connections, peer_connections), (500, 100));
+        assert!(u64::from(connections) + OF_PEER_CONNECTION * u64::from(peer_connections) <= 1000);
+        let Affordable { connections, peer_connections } = Affordable::of(&config, u64::MAX);
+        let wanted = &config.limits;
+        assert_eq!(
+            (connections, peer_connections),
+            (wanted.connections, wanted.all_peer_connections)
+        );
     }
 }

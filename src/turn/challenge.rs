@@ -18,12 +18,11 @@
 
 use std::sync::Arc;
 
+use super::event::{AuthFailure, Event};
 use super::pending::MAX_REQUEST;
 use super::reply::{Envelope, Reject, Signature};
 use super::settings::ExpiryCheck;
-use super::vocabulary::{
-    AllocationId, AuthFailure, Client, DropReason, Event, LookupName, Output, Ticket,
-};
+use super::vocabulary::{AllocationId, Client, DropReason, LookupName, Output, Ticket};
 use super::{Server, Timer};
 use crate::auth::{Algorithm, Directory, Freshness, Identity, Key, NonceKey, StoredKeys, userhash};
 use crate::net::{ClientAddr, Now};

@@ -2,6 +2,7 @@
 //! and the table of a shard that finds them.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Instant;
 
 use hashbrown::hash_map::Entry;
@@ -65,6 +66,8 @@ impl fmt::Display for PeerEndReason {
 /// A connection with a peer, on its way or there.
 pub(super) struct Connection {
     pub(super) allocation: AllocationId,
+    /// Whose it is, as quotas count.
+    pub(super) user: Arc<str>,
     /// As the client knows it.
     pub(super) peer: PeerAddr,
     pub(super) created: Instant,
@@ -108,6 +111,8 @@ pub(super) struct Connections {
     by_peer: Map<(AllocationId, PeerAddr), ConnectionId>,
     /// As many as one allocation may have; no entry for none.
     by_allocation: Map<AllocationId, Vec<ConnectionId>>,
+    /// How many each user has; no entry for none.
+    by_user: Map<Arc<str>, usize>,
 }
 
 /// How often an id is drawn before the shard counts as full. Ids have 16 random
@@ -116,7 +121,13 @@ const DRAWS: usize = 32;
 
 impl Connections {
     pub(super) fn new(seed: HashSeed) -> Self {
-        Self { by_id: map(seed), by_link: map(seed), by_peer: map(seed), by_allocation: map(seed) }
+        Self {
+            by_id: map(seed),
+            by_link: map(seed),
+            by_peer: map(seed),
+            by_allocation: map(seed),
+            by_user: map(seed),
+        }
     }
 
     pub(super) fn get(&self, id: ConnectionId) -> Option<&Connection> {
@@ -140,6 +151,16 @@ impl Connections {
         self.by_allocation.get(&allocation).map_or(0, Vec::len)
     }
 
+    /// How many a user has.
+    pub(super) fn count_of_user(&self, user: &str) -> usize {
+        self.by_user.get(user).copied().unwrap_or(0)
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
     /// Those of an allocation with peers of a family.
     pub(super) fn of(&self, allocation: AllocationId, family: Family) -> Vec<ConnectionId> {
         let all = self.by_allocation.get(&allocation).into_iter().flatten().copied();
@@ -161,6 +182,7 @@ impl Connections {
         let previous = self.by_peer.insert((allocation, peer), id);
         debug_assert!(previous.is_none(), "one connection per peer");
         self.by_allocation.entry(allocation).or_default().push(id);
+        *self.by_user.entry(connection.user.clone()).or_default() += 1;
         self.by_id.insert(id, connection);
         Some(id)
     }
@@ -201,6 +223,12 @@ impl Connections {
                 entry.remove();
             }
         }
+        if let Entry::Occupied(mut entry) = self.by_user.entry(connection.user.clone()) {
+            *entry.get_mut() -= 1;
+            if *entry.get() == 0 {
+                entry.remove();
+            }
+        }
         Some(connection)
     }
 
@@ -208,10 +236,11 @@ impl Connections {
         self.by_id.iter().map(|(id, connection)| (*id, connection))
     }
 
-    /// How many there are: by id, by link, by peer and by allocation, for the
+    /// How many there are: by id, by link, by peer, by allocation and by user, for the
     /// invariants.
-    pub(super) fn lens(&self) -> [usize; 4] {
+    pub(super) fn lens(&self) -> [usize; 5] {
         let of_allocations = self.by_allocation.values().map(Vec::len).sum();
-        [self.by_id.len(), self.by_link.len(), self.by_peer.len(), of_allocations]
+        let of_users = self.by_user.values().sum();
+        [self.by_id.len(), self.by_link.len(), self.by_peer.len(), of_allocations, of_users]
     }
 }

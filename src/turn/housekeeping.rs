@@ -4,10 +4,9 @@ use std::time::Instant;
 
 use super::allocation::Stage;
 use super::connection::PeerEndReason;
+use super::event::{EndReason, Event};
 use super::reservation::Token;
-use super::vocabulary::{
-    AllocationId, Client, EndReason, Event, Link, Output, RelayId, RelayTransport, Route,
-};
+use super::vocabulary::{AllocationId, Client, Link, Output, RelayId, RelayTransport, Route};
 use super::{Server, Timer};
 use crate::net::{Family, FiveTuple, Now};
 

@@ -91,7 +91,7 @@ fn check_five_tuples(server: &Server, id: AllocationId, a: &Allocation) -> usize
 /// The connections with peers: each belongs to a live TCP allocation, and is found
 /// by whatever finds it.
 fn check_connections(server: &Server) {
-    let connections = &server.connections;
+    let (connections, limits) = (&server.connections, &server.settings.limits);
     let (mut ids, mut links) = (0, 0);
     for (id, c) in connections.iter() {
         let owner = server.table.get(c.allocation).expect("no connection outlives its allocation");
@@ -103,11 +103,15 @@ fn check_connections(server: &Server) {
         assert_eq!(connections.find_peer(c.allocation, c.peer), Some(id), "found by its peer");
         assert_eq!(c.link().and_then(|link| connections.find(link)), c.link().map(|_| id));
         let held = connections.count_of(c.allocation);
-        assert!(held <= server.settings.limits.peer_connections, "bounded connections");
+        assert!(held <= limits.peer_connections, "bounded connections");
+        let of_user = connections.count_of_user(&c.user);
+        assert!(of_user <= limits.all_peer_connections.div_ceil(2), "bounded for each user");
+        assert_eq!(c.user, owner.identity.user, "counted for whom the allocation is counted");
         ids += 1;
         links += usize::from(c.link().is_some());
     }
-    assert_eq!(connections.lens(), [ids, links, ids, ids], "no stale connections");
+    assert!(ids <= limits.all_peer_connections, "bounded in all");
+    assert_eq!(connections.lens(), [ids, links, ids, ids, ids], "no stale connections");
 }
 
 /// Whether a relayed address leads to this allocation.

@@ -35,6 +35,7 @@ mod budget;
 mod challenge;
 mod connection;
 mod counters;
+mod event;
 mod housekeeping;
 mod invariants;
 mod mobility;
@@ -74,6 +75,7 @@ use crate::stun::{Attribute, Class, ErrorCode, Kind, Message, Method, classify};
 pub use alternate::{Alternates, Redirect};
 pub use connection::{ConnectionId, PeerEndReason, PeerLink};
 pub use counters::{Counters, RequestResult};
+pub use event::{AuthFailure, EndReason, Event};
 pub use mobility::Luggage;
 pub use settings::{
     AuthSettings, DefaultFamily, Discovery, ExpiryCheck, HostAddress, Lifetimes, Limits,
@@ -82,9 +84,8 @@ pub use settings::{
 pub use shard::{MoveAsk, Shard, ShardMessage};
 pub use timers::Wheel;
 pub use vocabulary::{
-    AllocationId, AuthFailure, Client, DropReason, EndReason, Event, Forward, Header, Input, Link,
-    LookupName, Output, PortRequest, RelayId, RelayTransport, Route, Span, Ticket, Traffic,
-    Verdict,
+    AllocationId, Client, DropReason, Forward, Header, Input, Link, LookupName, Output,
+    PortRequest, RelayId, RelayTransport, Route, Span, Ticket, Traffic, Verdict,
 };
 
 #[cfg(test)]
@@ -219,6 +220,9 @@ impl Server {
             Input::PeerFailed { connection } => self.on_peer_failed(now, connection),
             Input::PeerAccepted { relay, peer, link } => {
                 self.on_peer_accepted(now, relay, peer, link);
+            }
+            Input::PeerTraffic { link, bytes_to_peer, bytes_to_client } => {
+                self.on_peer_traffic(link, bytes_to_peer, bytes_to_client);
             }
             Input::PeerClosed { link } => self.on_peer_closed(now, link),
             Input::LinkClosed { five_tuple, link } => self.on_link_closed(now, five_tuple, link),

@@ -117,6 +117,8 @@ pub struct Limits {
     pub channels: usize,
     /// Connections with peers of one TCP allocation, those on their way included.
     pub peer_connections: usize,
+    /// The same of one shard, of which one user has at most half.
+    pub all_peer_connections: usize,
     /// Requests of one shard that wait for an answer from outside.
     pub pending: usize,
     /// Unauthenticated UDP answers per second and source prefix (IPv4 /24, IPv6
@@ -132,6 +134,7 @@ impl Default for Limits {
             permissions: 256,
             channels: 256,
             peer_connections: 64,
+            all_peer_connections: 4000,
             pending: 1024,
             answers_per_prefix: 500,
         }

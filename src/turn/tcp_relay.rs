@@ -10,11 +10,14 @@
 //! 4. The shell passes bytes; the core only keeps that there is a connection.
 //! 5. It ends with either side, with its allocation, or when 2 or 3 take too long.
 
+use std::sync::Arc;
+
 use super::allocation::Allocation;
 use super::connection::{Connection, ConnectionId, PeerEndReason, PeerLink, Stage};
 use super::counters::RequestResult;
+use super::event::Event;
 use super::reply::Envelope;
-use super::vocabulary::{AllocationId, Client, DropReason, Event, Output, RelayId, RelayTransport};
+use super::vocabulary::{AllocationId, Client, DropReason, Output, RelayId, RelayTransport};
 use super::{MAX_REPLY, Server, Timer};
 use crate::net::{Family, Now, PeerAddr};
 use crate::stun::{Attribute, Class, ErrorCode, Method, TransactionId, Writer};
@@ -61,6 +64,17 @@ impl Server {
         if let Err(reason) = self.accept(now, relay, peer, link) {
             self.counters.dropped(reason);
             self.outputs.push_back(Output::ClosePeer { link });
+        }
+    }
+
+    /// The shell has passed bytes.
+    pub(super) fn on_peer_traffic(&mut self, link: PeerLink, to_peer: u64, to_client: u64) {
+        let connection = self.connections.find(link).and_then(|id| self.connections.get(id));
+        let Some(connection) = connection else { return };
+        let Some(allocation) = self.table.get_mut(connection.allocation) else { return };
+        for traffic in [&mut allocation.traffic, &mut self.counters.traffic] {
+            traffic.bytes_to_peers += to_peer;
+            traffic.bytes_to_client += to_client;
         }
     }
 
@@ -125,15 +139,26 @@ impl Server {
         }
         let client = owner.client;
         self.make_way(now, allocation, peer)?;
-        if self.connections.count_of(allocation) >= self.settings.limits.peer_connections {
-            return Err(DropReason::TooManyConnections);
-        }
+        let user = self.room_for_peer(allocation).ok_or(DropReason::TooManyConnections)?;
         let deadline = now.mono + self.settings.lifetimes.connection_bind;
         let stage = Stage::Pending(link, deadline);
-        let connection = Connection { allocation, peer, created: now.mono, stage };
+        let connection = Connection { allocation, user, peer, created: now.mono, stage };
         let id = self.add_connection(connection).ok_or(DropReason::TooManyConnections)?;
         self.announce(client, peer, id);
         Ok(())
+    }
+
+    /// Whether an allocation may have another connection: the user it counts for. Each
+    /// takes descriptors, of which one user, with however many allocations, must leave
+    /// some for the others.
+    pub(super) fn room_for_peer(&self, allocation: AllocationId) -> Option<Arc<str>> {
+        let user = &self.table.get(allocation)?.identity.user;
+        let limits = &self.settings.limits;
+        let all = limits.all_peer_connections;
+        let fits = self.connections.count_of(allocation) < limits.peer_connections
+            && self.connections.count_of_user(user) < all.div_ceil(2)
+            && self.connections.len() < all;
+        fits.then(|| user.clone())
     }
 
     /// Two connections between the same two transport addresses cannot be: when the

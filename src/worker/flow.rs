@@ -43,6 +43,8 @@ struct Direction {
     buffer: Vec<u8>,
     /// The same in the kernel; `None` where bytes have to be seen.
     pipe: Option<Pipe>,
+    /// Bytes that were read and not yet counted elsewhere.
+    passed: u64,
     /// The source has said its last.
     ended: bool,
     /// The destination knows, or is gone.
@@ -70,6 +72,7 @@ impl Flow {
     /// Puts what was read of the client already in front.
     pub(super) fn begin_with(&mut self, early: &[u8]) {
         self.up.buffer.extend_from_slice(early);
+        self.up.passed += early.len() as u64;
     }
 
     /// Moves what can be moved, and has both sides watched for what is next; `token`
@@ -121,9 +124,15 @@ impl Flow {
         scratch: &mut Scratch,
     ) -> io::Result<bool> {
         (self.up.moved, self.down.moved) = (0, 0);
-        self.pump_up(client, peer, room, scratch)?;
-        self.pump_down(client, peer, room, scratch)?;
+        let mut ends = Ends { client, peer, room, scratch };
+        self.up.pump(Way::Up, &mut ends)?;
+        self.down.pump(Way::Down, &mut ends)?;
         Ok(self.up.told && self.down.told)
+    }
+
+    /// Bytes read from the client and from the peer since the last time.
+    pub(super) fn take_passed(&mut self) -> (u64, u64) {
+        (std::mem::take(&mut self.up.passed), std::mem::take(&mut self.down.passed))
     }
 
     /// What each side is to be watched for: the client, the peer.
@@ -140,88 +149,47 @@ impl Flow {
     fn goes_on_unwatched(&self) -> bool {
         !self.watches_client && self.up.wants_more() || !self.watches_peer && self.down.wants_more()
     }
+}
 
-    fn pump_up(
-        &mut self,
-        client: &mut Connection,
-        peer: &TcpStream,
-        room: &mut [u8],
-        scratch: &mut Scratch,
-    ) -> io::Result<()> {
-        let up = &mut self.up;
-        for _ in 0..READS {
-            if !up.write(peer)? {
-                return Ok(());
-            }
-            if up.ended {
-                if !std::mem::replace(&mut up.told, true) {
-                    peer.shutdown_write()?;
-                }
-                return Ok(());
-            }
-            let outcome = match &mut up.pipe {
-                Some(pipe) => pipe.fill(&client.stream)?,
-                None => client.read_data(room, &mut up.buffer, scratch)?,
-            };
-            match outcome {
-                ReadOutcome::Data(len) => up.moved += len,
-                ReadOutcome::WouldBlock => return Ok(()),
-                ReadOutcome::Closed => up.ended = true,
-            }
-        }
-        Ok(())
-    }
+/// Which direction.
+#[derive(Clone, Copy)]
+enum Way {
+    /// From the client to the peer.
+    Up,
+    /// From the peer to the client.
+    Down,
+}
 
-    fn pump_down(
-        &mut self,
-        client: &mut Connection,
-        peer: &TcpStream,
-        room: &mut [u8],
-        scratch: &mut Scratch,
-    ) -> io::Result<()> {
-        let down = &mut self.down;
-        for _ in 0..READS {
-            // The answer to ConnectionBind goes first, and TLS before more of it.
-            if !client.drain_data()? {
-                return Ok(());
-            }
-            if let Some(pipe) = &mut down.pipe {
-                down.moved += pipe.drain(&client.stream)?;
-                if !pipe.is_empty() {
-                    return Ok(());
-                }
-            }
-            if down.ended {
-                if !std::mem::replace(&mut down.told, true) {
-                    client.end_data()?;
-                }
-                return Ok(());
-            }
-            let outcome = match &mut down.pipe {
-                Some(pipe) => pipe.fill(peer)?,
-                None => {
-                    let most = room.len().min(MAX_PLAINTEXT);
-                    let outcome = peer.read(&mut room[..most])?;
-                    if let ReadOutcome::Data(len) = outcome {
-                        client.send_data(&room[..len], scratch)?;
-                    }
-                    outcome
-                }
-            };
-            match outcome {
-                ReadOutcome::Data(len) => down.moved += len,
-                ReadOutcome::WouldBlock => return Ok(()),
-                ReadOutcome::Closed => down.ended = true,
-            }
-        }
-        Ok(())
-    }
+/// Both connections, and room to read.
+struct Ends<'a> {
+    client: &'a mut Connection,
+    peer: &'a TcpStream,
+    room: &'a mut [u8],
+    scratch: &'a mut Scratch,
 }
 
 impl Direction {
     fn new(plain: bool) -> io::Result<Self> {
         let pipe = plain.then(Pipe::new).transpose()?;
-        Ok(Self { buffer: Vec::new(), pipe, ended: false, told: false, moved: 0 })
+        Ok(Self { buffer: Vec::new(), pipe, passed: 0, ended: false, told: false, moved: 0 })
+    }
+
+    fn pump(&mut self, way: Way, ends: &mut Ends<'_>) -> io::Result<()> {
+        for _ in 0..READS {
+            if !ends.write(way, self)? {
+                return Ok(());
+            }
+            if self.ended {
+                let told = std::mem::replace(&mut self.told, true);
+                return if told { Ok(()) } else { ends.tell(way) };
+            }
+            match ends.read(way, self)? {
+                ReadOutcome::Data(_) => {}
+                ReadOutcome::WouldBlock => return Ok(()),
+                ReadOutcome::Closed => self.ended = true,
+            }
+        }
+        Ok(())
     }
 
     fn holds(&self) -> bool {
@@ -253,6 +221,57 @@ impl Direction {
             }
             None => Ok(true),
         }
+    }
+}
+
+impl Ends<'_> {
+    /// Writes what is held for the destination; true when nothing is left.
+    fn write(&mut self, way: Way, held: &mut Direction) -> io::Result<bool> {
+        match way {
+            Way::Up => held.write(self.peer),
+            // The answer to ConnectionBind goes first, and TLS before more of it.
+            Way::Down => Ok(self.client.drain_data()? && held.write(&self.client.stream)?),
+        }
+    }
+
+    /// Tells the destination that this was all.
+    fn tell(&mut self, way: Way) -> io::Result<()> {
+        match way {
+            Way::Up => self.peer.shutdown_write(),
+            Way::Down => self.client.end_data(),
+        }
+    }
+
+    /// Reads once. What comes for TLS goes on to the client at once.
+    fn read(&mut self, way: Way, into: &mut Direction) -> io::Result<ReadOutcome> {
+        let (outcome, passed) = match (&mut into.pipe, way) {
+            (Some(pipe), Way::Up) => counted(pipe.fill(&self.client.stream)?),
+            (Some(pipe), Way::Down) => counted(pipe.fill(self.peer)?),
+            (None, Way::Up) => {
+                let held = into.buffer.len();
+                let outcome = self.client.read_data(self.room, &mut into.buffer, self.scratch)?;
+                (outcome, into.buffer.len() - held)
+            }
+            (None, Way::Down) => {
+                let most = self.room.len().min(MAX_PLAINTEXT);
+                let outcome = self.peer.read(&mut self.room[..most])?;
+                if let ReadOutcome::Data(len) = outcome {
+                    self.client.send_data(&self.room[..len], self.scratch)?;
+                }
+                counted(outcome)
+            }
+        };
+        into.passed += passed as u64;
+        into.moved += passed;
+        Ok(outcome)
+    }
+}
+
+/// An outcome with its bytes.
+fn counted(outcome: ReadOutcome) -> (ReadOutcome, usize) {
+    match outcome {
+        ReadOutcome::Data(len) => (outcome, len),
+        ReadOutcome::WouldBlock | ReadOutcome::Closed => (outcome, 0),
     }
 }
 

@@ -16,7 +16,7 @@
 //! 5. connections that are passed on to a backend;
 //! 6. timers.
 //!
-//! Packets lie in the arena until [`flush`](Worker::flush) has sent what became of
+//! Packets lie in the arena until `flush` has sent what became of
 //! them; then the arena is empty again. What the core asks for in between is
 //! carried out in `effects`.
 
@@ -32,6 +32,7 @@ mod opening;
 mod packets;
 mod ports;
 mod relay_sockets;
+mod stop;
 mod streams;
 mod tcp_relay;
 mod token;
@@ -185,6 +186,7 @@ impl Summary {
         mine.slow_client += others.slow_client;
         mine.gone += others.gone;
         mine.no_relay += others.no_relay;
+        mine.no_listener += others.no_listener;
         mine.refused_connections += others.refused_connections;
         mine.closed_connections += others.closed_connections;
         mine.tls_failures += others.tls_failures;
@@ -207,6 +209,8 @@ pub struct Losses {
     pub gone: u64,
     /// Datagrams to a relay port of this server that no relay socket has.
     pub no_relay: u64,
+    /// Answers from an address of NAT discovery on which this worker does not listen.
+    pub no_listener: u64,
     /// Connections refused because there are too many.
     pub refused_connections: u64,
     /// Connections closed for what they sent, or did not send in time.
@@ -277,14 +281,7 @@ impl Worker {
             let now = self.clock.read();
             self.turn(now, &events);
         }
-        let now = self.clock.read();
-        self.core.stop(now);
-        self.carry_out(now);
-        Ok(Summary {
-            core: self.core.counters().clone(),
-            losses: self.egress.losses,
-            passed: self.backends.passed(),
-        })
+        Ok(self.stop(&mut events))
     }
 
     fn turn(&mut self, now: Now, events: &Events) {

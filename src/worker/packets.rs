@@ -138,8 +138,9 @@ impl Worker {
                 }
                 Verdict::ReplyFrom { len, server, client } => {
                     let body = behind(datagram.slot, datagram.len, len);
-                    if let Some(index) = self.listener_at(server) {
-                        self.reply(index, server, client, body);
+                    match self.listener_at(server) {
+                        Some(index) => self.reply(index, server, client, body),
+                        None => self.egress.losses.no_listener += 1,
                     }
                 }
                 // Only connections are handed over.
@@ -273,5 +274,134 @@ impl Worker {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::{Duration, Instant};
+
+    use super::super::{
+        BackendLimits, DtlsLimits, Mail, Mailbox, Parts, PortTable, RelayConfig, StreamLimits,
+        Summary,
+    };
+    use super::*;
+    use crate::io::UdpOptions;
+    use crate::net::HashSeed;
+    use crate::turn::policy::{OwnAddresses, Policy};
+    use crate::turn::{
+        AuthSettings, DefaultFamily, Discovery, ExpiryCheck, HostAddress, Lifetimes, Limits,
+        RelaySettings, Server, Settings, Shard,
+    };
+
+    /// A worker on 127.0.0.1 alone, whose core believes that it listens on the other
+    /// addresses of NAT discovery as well.
+    fn worker(socket: UdpSocket, mailbox: Mailbox) -> Worker {
+        let local = socket.local_addr().unwrap();
+        let seed = HashSeed::new(1);
+        let core = Server::new(
+            Arc::new(settings(local.port())),
+            Shard { index: 0, count: 1 },
+            [1; 32],
+            seed,
+            Instant::now(),
+        );
+        let streams = StreamLimits {
+            connections: 1,
+            idle: Duration::from_secs(1),
+            frame: Duration::from_secs(1),
+            handshake: Duration::from_secs(1),
+            queue: 1,
+            proxies: Vec::new(),
+        };
+        let dtls = DtlsLimits {
+            sessions: 1,
+            handshakes: 1,
+            handshake: Duration::from_secs(1),
+            cookie_secret: [1; 32],
+        };
+        let relay = RelayConfig {
+            addresses: Vec::new(),
+            ports: Arc::new(PortTable::new([], &(1..=1))),
+            recv_buffer: None,
+            send_buffer: None,
+        };
+        let (connect, idle) = (Duration::from_secs(1), Duration::from_secs(1));
+        let passing = BackendLimits { connections: 1, connect, idle };
+        let udp = vec![DatagramListener { socket, plain: true, dtls: false }];
+        Worker::new(Parts {
+            core,
+            index: 0,
+            udp,
+            tcp: Vec::new(),
+            certificates: None,
+            relay,
+            streams,
+            dtls,
+            backends: Arc::new([]),
+            passing,
+            seed,
+            mailbox,
+            posts: Vec::new(),
+        })
+        .unwrap()
+    }
+
+    fn settings(port: u16) -> Settings {
+        let host = |last: u8| HostAddress {
+            local: [127, 0, 0, last].into(),
+            advertised: [127, 0, 0, last].into(),
+        };
+        Settings {
+            auth: AuthSettings {
+                directory: None,
+                tokens: None,
+                external: false,
+                algorithms: Vec::new(),
+                nonce_secret: [1; 32].into(),
+                nonce_lifetime: Duration::from_secs(1),
+                expiry: ExpiryCheck::Allocate,
+            },
+            lifetimes: Lifetimes::default(),
+            limits: Limits::default(),
+            relay: RelaySettings {
+                addresses: Vec::new(),
+                ports: 1..=1,
+                default_family: DefaultFamily::V4,
+                tcp: false,
+            },
+            policy: Policy::new(&[], &[], &OwnAddresses::default(), 1..=1),
+            discovery: Some(Discovery { addresses: vec![host(1), host(2)], ports: [port, 1] }),
+            alternates: None,
+            mobility: None,
+            rfc3489: false,
+            rfc5766_channels: false,
+            software: None,
+        }
+    }
+
+    #[test]
+    fn an_answer_that_no_listener_can_send_is_counted() {
+        let socket =
+            UdpSocket::bind("127.0.0.1:0".parse().unwrap(), &UdpOptions::default()).unwrap();
+        let server = socket.local_addr().unwrap();
+        let (mailbox, post) = Mailbox::new().unwrap();
+        let worker = worker(socket, mailbox);
+        let running = std::thread::spawn(move || worker.run().unwrap());
+        let client = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        // Binding with CHANGE-REQUEST: another address; then without.
+        let plain = [&[0, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42][..], &[7; 12]].concat();
+        let mut change = [&plain[..], &[0, 3, 0, 4, 0, 0, 0, 4]].concat();
+        change[3] = 8;
+        client.send_to(&change, server).unwrap();
+        client.send_to(&plain, server).unwrap();
+        let mut answer = [0; 500];
+        let (_, from) = client.recv_from(&mut answer).expect("the second is answered");
+        assert_eq!(from, server);
+        assert!(post.send(Mail::Stop).is_ok());
+        let Summary { losses, .. } = running.join().unwrap();
+        assert_eq!(losses.no_listener, 1);
     }
 }

@@ -181,6 +181,9 @@ impl Worker {
         plain.clear();
         let streams = &mut self.egress.streams;
         let outcome = connection.read_tls(cipher, &mut plain, streams, &self.poll);
+        if connection.note_record(now.mono) {
+            self.watch(id, now.mono + self.limits.frame);
+        }
         // What came before the end counts.
         self.on_plaintext(now, id, &plain);
         self.plain = plain;
@@ -351,7 +354,7 @@ impl Worker {
             connection.idle_since = now.mono;
         }
         let frame = self.limits.of_partial(connection);
-        let frame_due = connection.partial_since.map(|since| since + frame);
+        let frame_due = connection.unfinished_since().map(|since| since + frame);
         let handshake_due = connection.handshaking_since().map(|at| at + self.limits.handshake);
         let idle_due = connection.idle_since + self.limits.idle;
         let next = [frame_due, handshake_due].into_iter().flatten().fold(idle_due, Instant::min);

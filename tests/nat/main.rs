@@ -9,7 +9,7 @@ mod process;
 mod server;
 
 use std::io::Read;
-use std::net::{TcpListener, UdpSocket};
+use std::net::{Ipv6Addr, SocketAddrV6, TcpListener, UdpSocket};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -201,6 +201,59 @@ fn what_is_no_stun_server_is_76() {
         assert_eq!(run.json()["misbehaviour"], misbehaviour, "{kind:?}\n{}", run.all());
         assert_eq!(run.json()["exit-code"], 76);
     }
+}
+
+#[test]
+fn what_servers_say_does_not_turn_text_around() {
+    let server = Server::start(Kind::Backwards);
+    for arguments in [&["--timeout", "2s"][..], &["--timeout", "2s", "--json"]] {
+        let run = nat(&[&[&*server.name()], arguments].concat());
+        assert_eq!(run.code, 76, "{}", run.all());
+        let (text, steers) = (run.all(), |c| matches!(c, '\u{202e}' | '\u{2066}'));
+        assert!(text.contains("go") && text.contains("away"), "{text}");
+        assert!(!text.contains(steers), "{text}");
+    }
+    let run = nat(&[&server.name(), "--timeout", "2s", "--json"]);
+    assert!(run.json()["problem"].as_str().unwrap().contains("go\u{202e}away"), "{}", run.all());
+}
+
+#[test]
+fn a_link_local_address_has_a_zone() {
+    let run = nat(&["fe80::1%no-such-if0", "--timeout", "2s", "--json"]);
+    assert_eq!(run.code, 68, "{}", run.all());
+    assert!(run.json()["problem"].as_str().unwrap().contains("no zone no-such-if0"));
+
+    let Some((address, zone)) = link_local() else {
+        eprintln!("skipped: no interface has a link-local address");
+        return;
+    };
+    let index: u32 = std::fs::read_to_string(format!("/sys/class/net/{zone}/ifindex"))
+        .unwrap()
+        .trim()
+        .parse()
+        .unwrap();
+    let server = UdpSocket::bind(SocketAddrV6::new(address, 0, 0, index)).unwrap();
+    server.set_read_timeout(Some(DEADLINE)).unwrap();
+    let port = server.local_addr().unwrap().port();
+    for zone in [zone, index.to_string()] {
+        let arguments = [&*format!("[{address}%{zone}]:{port}"), "--timeout", "1s", "--json"];
+        let child = start(&arguments, &[]);
+        server.recv_from(&mut [0; 64]).expect("it is asked");
+        assert_eq!(end_of(child, &arguments).code, 69);
+    }
+}
+
+/// A link-local address of this host, and its interface.
+fn link_local() -> Option<(Ipv6Addr, String)> {
+    let table = std::fs::read_to_string("/proc/net/if_inet6").ok()?;
+    table.lines().find_map(|line| {
+        let words: Vec<&str> = line.split_ascii_whitespace().collect();
+        let bits = u128::from_str_radix(words.first()?, 16).ok()?;
+        let address = Ipv6Addr::from(bits);
+        // Permanent: a tentative one cannot be bound.
+        (address.is_unicast_link_local() && *words.get(4)? == "80")
+            .then(|| words.last().map(|name| (address, (*name).to_owned())))?
+    })
 }
 
 #[test]

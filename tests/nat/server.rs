@@ -16,6 +16,8 @@ pub enum Kind {
     OneAddress,
     Garbage,
     Unauthorized,
+    /// Refuses in words that turn the text behind them around.
+    Backwards,
     Lying(&'static str),
     /// Says OTHER-ADDRESS and ignores CHANGE-REQUEST.
     Misrouting,
@@ -133,6 +135,11 @@ fn serve(kind: Kind, sockets: &[UdpSocket; 4], own: usize, stop: &AtomicBool) {
             Kind::Unauthorized => {
                 message(0x0111, request, &attribute(9, b"\0\0\x04\x01Unauthorized"))
             }
+            Kind::Backwards => message(
+                0x0111,
+                request,
+                &attribute(9, "\0\0\x04\x00go\u{202e}away\u{2066}".as_bytes()),
+            ),
             _ => success(request, from, other),
         };
         // CHANGE-REQUEST: 4 is the address, 2 the port.

@@ -68,9 +68,3 @@ fn tls_on_a_plain_port() {
     let run = probe_as_alice(&format!("turns:{}", server.addr()), &[]);
     run.ends_with(4).found("tls", "plain-on-tls-port", "transport=tcp");
 }
-
-#[test]
-fn dtls_is_said_not_to_be_probed() {
-    let run = probe("turns:127.0.0.1?transport=udp", &[]);
-    run.ends_with(69).found("connect", "dtls-not-probed", "DTLS is not probed yet");
-}

@@ -12,8 +12,10 @@ mod setup;
 
 mod certificates;
 mod coturn;
+mod dtls;
 mod fake;
 mod foreign;
+mod interrupt;
 mod names;
 mod refusals;
 mod run;

@@ -85,6 +85,23 @@ fn a_name_that_does_not_exist() {
 }
 
 #[test]
+fn whoever_writes_the_records_does_not_choose_how_many_are_tried() {
+    // Eight records of a service are looked up, and sixteen ways tried in all.
+    let records = (0..20).map(|n| srv("_turn._udp.site.test", n, 7000 + n, "a.site.test"));
+    let far = a("a.site.test", [127, 0, 0, 1]);
+    let dns = dns(records.chain([far.clone()]).collect());
+    let report = probe("turn:site.test?transport=udp", &["--dns", &dns]).json();
+    let expected: Vec<String> = (7000..7008).map(|port| format!("127.0.0.1:{port}")).collect();
+    assert_eq!(addresses(&report), expected);
+    let detail = report["resolve"]["detail"].as_str().unwrap();
+    assert!(detail.contains("more, which are not tried"), "{detail}");
+
+    let dns = self::dns((1..=40).map(|n| a("site.test", [127, 0, 1, n])).collect());
+    let report = probe("turn:site.test:9?transport=udp", &["--dns", &dns]).json();
+    assert_eq!(addresses(&report).len(), 16);
+}
+
+#[test]
 fn an_srv_record_that_leads_nowhere() {
     let dns = dns(vec![
         srv("_turn._udp.site.test", 10, 0, "a.site.test"),

@@ -41,7 +41,7 @@ fn the_report_as_json() {
     let uri = format!("turn:{}?transport=udp", server.addr());
     let run = probe_as_alice(&uri, &["--packets", "20"]);
     let report = run.ends_with(0).json();
-    assert_eq!(report["uri"], uri);
+    assert_eq!((&report["version"], &report["uri"]), (&1.into(), &uri.into()));
     assert_eq!(report["verdict"], "ok");
     assert_eq!(report["resolve"]["verdict"], "ok");
     assert_eq!(report["resolved"][0]["transport"], "udp");

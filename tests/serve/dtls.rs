@@ -100,6 +100,65 @@ fn rfc6347_4_2_8_a_client_that_forgot_its_session_begins_anew() {
 }
 
 #[test]
+fn rfc6347_4_2_8_a_session_goes_on_until_the_new_handshake_is_done() {
+    let mut server = Setup::new().tls().set("workers.count", "1").start();
+    let mut client = server.dtls();
+    let relayed = relayed(&client.allocate(Allocate::default()).unwrap());
+    let peer = Peer::v4();
+    client.channel_bind(None, peer.addr()).unwrap();
+    for _ in 0..2 {
+        // The cookie comes back, and then nothing; a second time it is another hello.
+        drop(Dtls::abandon(client.udp_socket().unwrap().try_clone().unwrap(), 2));
+        client.refresh(None, None).expect("the session goes on");
+        peer.send(relayed, b"both ways");
+        assert_eq!(client.expect_data(DEADLINE).unwrap().data, b"both ways");
+    }
+    let socket = client.udp_socket().unwrap().try_clone().unwrap();
+    let second = Dtls::connect(socket, &Wanted::default()).unwrap();
+    server.process().expect_line("allocation ended", DEADLINE);
+    Driver::on_dtls(second, "alice", "wonderland").allocate(Allocate::default()).unwrap();
+    let totals = server.stop();
+    assert_eq!(number(&totals, "tls_failures"), 0, "{totals}");
+}
+
+#[test]
+fn rfc6347_4_2_8_a_handshake_that_finds_no_room_ends_no_session() {
+    let mut server =
+        Setup::new().tls().set("workers.count", "1").set("tls.handshakes", "1").start();
+    let mut client = server.dtls();
+    client.allocate(Allocate::default()).unwrap();
+    let elsewhere = Dtls::abandon(connected(server.addr()), 2);
+    let socket = client.udp_socket().unwrap().try_clone().unwrap();
+    drop(Dtls::abandon(socket, 2));
+    client.refresh(None, None).expect("the session goes on");
+    let totals = server.stop();
+    assert_eq!(number(&totals, "refused_connections"), 1, "{totals}");
+    drop(elsewhere);
+}
+
+#[test]
+fn a_handshake_that_is_given_up_leaves_the_session_as_it_was() {
+    let mut server = Setup::new()
+        .tls()
+        .set("workers.count", "1")
+        .set("tls.handshakes", "1")
+        .set("tls.handshake-timeout", r#""1s""#)
+        .start();
+    let mut client = server.dtls();
+    client.allocate(Allocate::default()).unwrap();
+    let socket = client.udp_socket().unwrap().try_clone().unwrap();
+    drop(Dtls::abandon(socket.try_clone().unwrap(), 2));
+    // Comes in once that is given up: its hello is sent again until then.
+    Driver::dtls(server.addr(), "", "").binding().unwrap();
+    client.refresh(None, None).expect("the session goes on");
+    // And it can be replaced after that.
+    let second = Dtls::connect(socket, &Wanted::default()).unwrap();
+    Driver::on_dtls(second, "alice", "wonderland").allocate(Allocate::default()).unwrap();
+    let totals = server.stop();
+    assert_eq!(number(&totals, "closed_connections"), 1, "{totals}");
+}
+
+#[test]
 fn what_comes_again_or_is_forged_does_not_end_a_session() {
     let mut server = Setup::new().tls().start();
     let mut client = server.dtls();

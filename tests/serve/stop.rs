@@ -1,11 +1,15 @@
 //! The end: at once, with a word about what was done, and nothing left behind.
 
-use std::net::UdpSocket;
+use std::io::{Read, Write};
+use std::net::{TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
 use sturn::client::Allocate;
 
-use crate::setup::{DEADLINE, Peer, Setup, TOTALS, number, relayed};
+use crate::binding::binding_request;
+use crate::setup::{DEADLINE, Peer, Server, Setup, TOTALS, number, relayed};
+use crate::streams::read_answer;
+use crate::support::driver::Error;
 
 /// A second is what a person and a service manager expect; the rest is for a
 /// machine with more to do.
@@ -75,4 +79,68 @@ fn it_stops_under_load() {
     flood.join().unwrap();
     assert_eq!(status.code(), Some(0));
     assert!(took < SOON, "{took:?}");
+}
+
+#[test]
+fn clients_over_tls_dtls_and_tcp_are_told() {
+    let mut server = Setup::new().tls().start();
+    let mut ways = server.every_way();
+    ways.retain(|(way, _)| !way.starts_with("UDP"));
+    for (_, client) in &mut ways {
+        client.allocate(Allocate::default()).unwrap();
+    }
+    server.stop();
+    for (way, client) in &mut ways {
+        // Without a close_notify, or with a reset, it is another error.
+        let end = client.expect_event(DEADLINE, |_| false);
+        assert!(matches!(end, Err(Error::Closed)), "{way}: {end:?}");
+    }
+}
+
+/// Requests whose answers exceed what the kernel keeps for one that does not read,
+/// and not what the server does.
+const REQUESTS: u8 = 250;
+const ROUNDS: usize = 10;
+
+/// A client whose answers wait for it, all of its requests being read.
+fn client_that_does_not_read(server: &Server) -> TcpStream {
+    let mut allocation = server.tcp();
+    allocation.allocate(Allocate::default()).unwrap();
+    let mut stream = allocation.into_tcp_stream();
+    let requests: Vec<u8> = (0..REQUESTS).flat_map(binding_request).collect();
+    for _ in 0..ROUNDS {
+        stream.write_all(&requests).unwrap();
+    }
+    // The worker has one turn for each.
+    for _ in 0..2 * ROUNDS {
+        server.tcp().binding().unwrap();
+    }
+    stream
+}
+
+#[test]
+fn answers_that_wait_arrive_before_the_end() {
+    let mut server = Setup::new().set("workers.count", "1").start();
+    let mut stream = client_that_does_not_read(&server);
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    server.process().signal("TERM");
+    server.process().expect_line("stopping on SIGTERM", DEADLINE);
+    for _ in 0..ROUNDS {
+        for number in 0..REQUESTS {
+            assert_eq!(read_answer(&mut stream), [number; 12]);
+        }
+    }
+    assert_eq!(stream.read(&mut [0]).expect("the end, and no reset"), 0);
+    assert_eq!(server.process().wait(DEADLINE).code(), Some(0));
+}
+
+#[test]
+fn a_client_that_does_not_read_keeps_nobody_waiting() {
+    let mut server = Setup::new().set("workers.count", "1").start();
+    let stream = client_that_does_not_read(&server);
+    let start = Instant::now();
+    server.stop();
+    let took = start.elapsed();
+    assert!(took < SOON, "{took:?}");
+    drop(stream);
 }

@@ -4,11 +4,12 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::thread;
+use std::time::Duration;
 
 use stun_rs::attributes::turn::XorPeerAddress;
 use sturn::client::{Allocate, Attribute, Event};
 
-use crate::setup::{DEADLINE, Server, Setup, relayed, wait_until};
+use crate::setup::{DEADLINE, Server, Setup, number, relayed, wait_until};
 use crate::support::driver::{Driver, Error, now};
 
 const CONNECT: u16 = 0x000A;
@@ -160,6 +161,34 @@ fn megabytes_arrive_in_order_against_a_slow_reader() {
     for (writing, reading) in copies {
         writing.join().unwrap();
         reading.join().unwrap();
+    }
+}
+
+#[test]
+fn bytes_both_ways_are_in_the_log_and_the_totals() {
+    for how in [Driver::tcp, Driver::tls] {
+        let mut server = Setup::new().tls().set("relay.tcp", "true").start();
+        let (mut control, _) = allocation(&server);
+        let (listener, peer) = listener();
+        let id = connect(&mut control, peer).unwrap();
+        let (mut far, _) = accept(&listener);
+        let mut data = how(server.addr(), "alice", "wonderland");
+        let unknown = vec![Attribute::Raw(CONNECTION_ID, vec![0; 4])];
+        assert_eq!(data.request_raw(CONNECTION_BIND, unknown).unwrap_err().code(), 400);
+        data.request_raw(CONNECTION_BIND, vec![Attribute::Raw(CONNECTION_ID, id)]).unwrap();
+        let sent = pattern(100_000);
+        data.send_bytes(&sent).unwrap();
+        assert!(read_exactly(&mut far, sent.len()) == sent);
+        far.write_all(b"answer").unwrap();
+        far.shutdown(Shutdown::Write).unwrap();
+        // All six of them, and then the end.
+        data.expect_close(DEADLINE).unwrap();
+        control.refresh(Some(Duration::ZERO), None).unwrap();
+        let ended = server.process().expect_line("allocation ended", DEADLINE);
+        for line in [ended, server.stop()] {
+            assert_eq!(number(&line, "bytes_to_peers"), 100_000, "{line}");
+            assert_eq!(number(&line, "bytes_to_client"), 6, "{line}");
+        }
     }
 }
 

@@ -449,3 +449,40 @@ impl Write for Slices {
         self.stream.flush()
     }
 }
+
+#[test]
+fn a_record_that_dribbles_in_does_not_keep_a_connection() {
+    let mut server = Setup::new().tls().set("tcp.frame-timeout", r#""1s""#).start();
+    let mut others = server.tls();
+    others.allocate(Allocate::default()).unwrap();
+    for version in [&TLS12, &TLS13] {
+        let wanted = Wanted { version: Some(version), ..Wanted::default() };
+        let mut tls = Tls::connect(stream(server.addr()), &wanted).unwrap();
+        tls.write_all(&binding_request(1)).unwrap();
+        assert_eq!(read_answer(&mut tls), [1; 12]);
+        // A record of data, whole, and the header of one that never ends.
+        tls.write_all(&binding_request(2)).unwrap();
+        tls.stream().write_all(&[0x17, 3, 3, 0x10, 0]).unwrap();
+        assert_eq!(read_answer(&mut tls), [2; 12]);
+        let stream = tls.stream();
+        stream.set_read_timeout(Some(DRIBBLE)).unwrap();
+        wait_until("the connection is closed", || {
+            stream.write_all(&[0]).is_err() || has_ended(stream)
+        });
+    }
+    others.binding().expect("others are not touched");
+    let totals = server.stop();
+    assert_eq!(number(&totals, "closed_connections"), 2, "{totals}");
+    assert_eq!(number(&totals, "tls_failures"), 0, "{totals}");
+}
+
+/// Whether a connection is over, whatever came before its end.
+fn has_ended(stream: &mut TcpStream) -> bool {
+    loop {
+        match stream.read(&mut [0; 1024]) {
+            Ok(0) => return true,
+            Ok(_) => {}
+            Err(error) => return error.kind() == ErrorKind::ConnectionReset,
+        }
+    }
+}

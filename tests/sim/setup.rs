@@ -206,6 +206,7 @@ fn limits(rng: &mut Rng) -> Limits {
         permissions: rng.pick(&[256, 4]),
         channels: rng.pick(&[256, 3]),
         peer_connections: 4,
+        all_peer_connections: 10,
         pending: rng.pick(&[1024, 2]),
         answers_per_prefix: rng.pick(&[0, 500, 2]),
     }

@@ -26,6 +26,7 @@ const BACKLOG: usize = 256;
 const TRIES: usize = 64;
 
 /// From where to send: one address of this host, and maybe an interface.
+#[derive(Clone)]
 pub(super) struct Binding {
     local: IpAddr,
     scope: u32,
@@ -49,8 +50,10 @@ impl Binding {
             return Err(format!("--source {from} is of another address family than {server}"));
         }
         let interface = interface.map(|name| name.as_bytes().to_vec());
+        // A link-local source is of the same link as the server.
+        let start = Self { local: from, scope: scope(server), interface: None }.any_port();
         let socket =
-            UdpSocket::bind((from, 0)).await.map_err(|e| format!("cannot bind {from}: {e}"))?;
+            UdpSocket::bind(start).await.map_err(|e| format!("cannot bind {from}: {e}"))?;
         if let Some(name) = &interface {
             let shown = String::from_utf8_lossy(name);
             socket
@@ -59,11 +62,7 @@ impl Binding {
         }
         socket.connect(server).await.map_err(|e| format!("no route to {server}: {e}"))?;
         let local = socket.local_addr().map_err(|e| format!("no local address: {e}"))?;
-        let scope = match local {
-            SocketAddr::V4(_) => 0,
-            SocketAddr::V6(v6) => v6.scope_id(),
-        };
-        Ok(Self { local: local.ip(), scope, interface })
+        Ok(Self { local: local.ip(), scope: scope(local), interface })
     }
 
     /// The address.
@@ -79,7 +78,7 @@ impl Binding {
         address
     }
 
-    async fn udp(&self, parity: Option<Parity>) -> io::Result<UdpSocket> {
+    pub(super) async fn udp(&self, parity: Option<Parity>) -> io::Result<UdpSocket> {
         // Those that do not fit are held, so that the system offers others.
         let mut others = Vec::new();
         loop {
@@ -95,7 +94,11 @@ impl Binding {
         }
     }
 
-    async fn tcp(&self, to: SocketAddr, local: Option<SocketAddr>) -> io::Result<TcpStream> {
+    pub(super) async fn tcp(
+        &self,
+        to: SocketAddr,
+        local: Option<SocketAddr>,
+    ) -> io::Result<TcpStream> {
         let socket = if to.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
         socket.set_reuseaddr(true)?;
         socket.set_reuseport(true)?;
@@ -104,6 +107,14 @@ impl Binding {
         }
         socket.bind(local.unwrap_or_else(|| self.any_port()))?;
         socket.connect(to).await
+    }
+}
+
+/// The link of a link-local address, 0 for any other.
+fn scope(address: SocketAddr) -> u32 {
+    match address {
+        SocketAddr::V4(_) => 0,
+        SocketAddr::V6(v6) => v6.scope_id(),
     }
 }
 

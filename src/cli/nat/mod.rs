@@ -3,6 +3,7 @@
 mod driver;
 mod json;
 mod place;
+mod reach;
 mod text;
 
 use std::fmt::Write;
@@ -10,14 +11,19 @@ use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use super::screen::{escaped_json, printable};
 use super::{print, tell};
 use crate::config::{format_duration, parse_duration};
 use crate::nat::{self, Contact, Outcome, Question, Report};
 use driver::Binding;
 use place::Place;
+use reach::Way;
 
 /// The public server of a well-known implementation of RFC 5780.
 const PUBLIC_SERVER: &str = "stunserver2025.stunprotocol.org:3478";
+
+/// Addresses of a name that are tried.
+const MOST_ADDRESSES: usize = 8;
 
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -92,11 +98,11 @@ pub(super) fn run(args: &Args) -> ExitCode {
         }
     };
     if args.json {
-        let text = json::object(&told);
+        let text = escaped_json(&json::object(&told));
         return finish(&text, told.outcome);
     }
     if let Some(problem) = &told.problem {
-        tell(&format!("sturn: {name}: {problem}", name = told.name));
+        tell(&printable(&format!("sturn: {name}: {problem}", name = told.name)));
     }
     let text = told.report.as_ref().map(text::report).unwrap_or_default();
     finish(&text, told.outcome)
@@ -137,7 +143,8 @@ async fn prepare(args: &Args) -> Result<(Binding, Question), Stopped> {
     let until = started + args.timeout / 2;
     let addresses = args.server.resolve(until, &mut wanted).await?;
     let interface = args.interface.as_deref();
-    let (server, binding) = first_reachable(&addresses, args.source, interface).await?;
+    let ways = ways(&addresses, args.source, interface).await?;
+    let (server, binding) = reach::first_to_answer(ways, args.timeout / 8).await;
     let mut same_family = |ip: &IpAddr| ip.is_ipv4() == server.is_ipv4();
     let second = match &args.second {
         Some(place) => place.resolve(until, &mut same_family).await?.first().copied(),
@@ -151,21 +158,21 @@ async fn prepare(args: &Args) -> Result<(Binding, Question), Stopped> {
     Ok((binding, Question { server, second, timeout, lifetime, seed }))
 }
 
-/// The first address to which there is a route.
-async fn first_reachable(
+/// The addresses to which there is a route, in order; at least one.
+async fn ways(
     addresses: &[SocketAddr],
     source: Option<IpAddr>,
     interface: Option<&str>,
-) -> Result<(SocketAddr, Binding), Stopped> {
-    let mut why = String::new();
-    for server in addresses {
-        match Binding::towards(*server, source, interface).await {
-            Ok(binding) => return Ok((*server, binding)),
+) -> Result<Vec<Way>, Stopped> {
+    let (mut ways, mut why) = (Vec::new(), String::new());
+    for &server in addresses.iter().take(MOST_ADDRESSES) {
+        match Binding::towards(server, source, interface).await {
+            Ok(binding) => ways.push(Way { server, binding }),
             Err(problem) if why.is_empty() => why = problem,
             Err(_) => {}
         }
     }
-    Err(Stopped::new(Outcome::Local, why))
+    if ways.is_empty() { Err(Stopped::new(Outcome::Local, why)) } else { Ok(ways) }
 }
 
 /// On standard error, so that whoever waits knows for what and how long.
@@ -178,7 +185,7 @@ fn announce(args: &Args, question: &Question, binding: &Binding) {
         // Writing to a string does not fail.
         let _ = write!(line, ", then up to {} for the lifetime", format_duration(longest));
     }
-    tell(&line);
+    tell(&printable(&line));
 }
 
 /// What is in the way, if it is not a NAT.

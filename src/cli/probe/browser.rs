@@ -48,7 +48,7 @@ fn candidates(paths: &[Path]) -> Vec<String> {
         if let (Transport::Udp, Some(mapped)) = (path.transport, path.mapped) {
             list.push(format!("srflx {mapped}"));
         }
-        let works = path.failure().is_none();
+        let works = path.failure().is_none() && path.transport != Transport::Dtls;
         for relayed in path.relayed.iter().filter(|_| works) {
             list.push(format!(
                 "relay {relayed}, reached over {}",
@@ -61,7 +61,8 @@ fn candidates(paths: &[Path]) -> Vec<String> {
 
 fn ice_server(uri: &Uri, user: Option<&str>, paths: &[Path]) -> Option<String> {
     let mut urls = Vec::new();
-    for path in paths.iter().filter(|path| path.failure().is_none() && !path.is_skipped()) {
+    let works = |path: &&Path| path.failure().is_none() && !path.is_skipped();
+    for path in paths.iter().filter(works).filter(|path| path.transport != Transport::Dtls) {
         if !urls.contains(&path.url.as_str()) {
             urls.push(&path.url);
         }
@@ -96,6 +97,9 @@ fn notes(uri: &Uri, paths: &[Path]) -> Vec<String> {
     }
     if paths.iter().any(|path| path.via.is_some()) {
         notes.push("browsers look up no SRV records: write host and port into the URL".to_owned());
+    }
+    if paths.iter().any(|path| path.transport == Transport::Dtls) {
+        notes.push("browsers speak no DTLS to a server: they need turns: over TCP".to_owned());
     }
     let tcp = |path: &Path| path.transport == Transport::Tcp && path.failure().is_none();
     if uri.scheme == Scheme::Turn && uri.transport.is_none() && paths.iter().any(tcp) {

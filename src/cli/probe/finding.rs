@@ -22,7 +22,6 @@ pub(super) enum Finding {
     NoRoute,
     SocketError,
     Closed,
-    DtlsNotProbed,
     OutOfTime,
     // Who is behind the port.
     TlsOnPlainPort,
@@ -201,7 +200,6 @@ mod tests {
             NoRoute,
             SocketError,
             Closed,
-            DtlsNotProbed,
             OutOfTime,
             TlsOnPlainPort,
             PlainOnTlsPort,

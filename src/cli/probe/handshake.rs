@@ -1,12 +1,11 @@
-//! The first steps of a way: socket, TCP connection, TLS handshake; and, where
+//! The first steps of a way: socket, TCP connection, TLS or DTLS handshake; and, where
 //! these fail, a second look at what speaks behind the port.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::Instant;
-use tokio_rustls::client::TlsStream;
 
 use super::calendar;
 use super::certificate::{self, Certificate};
@@ -14,7 +13,7 @@ use super::finding::Finding;
 use super::link::{self, Identity, Link, LinkError, Socket, now};
 use super::tap::Speaker;
 use super::tell::describe;
-use super::tls::{Broken, Handshake, agreement};
+use super::tls::{Broken, Handshake, Secure};
 use super::walk::{Stop, Walk, stream};
 use crate::net::Transport;
 
@@ -26,7 +25,7 @@ impl Walk<'_> {
     pub(super) async fn connect(&mut self, address: SocketAddr) -> Result<Link, Stop> {
         let started = Instant::now();
         let connected = match self.transport {
-            Transport::Udp | Transport::Dtls => {
+            Transport::Udp => {
                 link::udp(address, self.settings.source).await.map(|(s, l)| (Socket::Udp(s), l))
             }
             Transport::Tcp => match self.tcp(address).await {
@@ -36,11 +35,12 @@ impl Walk<'_> {
                 }
                 Err(error) => Err(error),
             },
-            Transport::Tls => match self.tcp(address).await {
-                Ok((tcp, local)) => {
-                    self.went_well("connect", started, format!("from {local}"));
-                    let tls = self.tls(tcp, address).await?;
-                    Ok(stream(tls, local))
+            Transport::Tls | Transport::Dtls => match self.carrier(address).await {
+                Ok((carrier, local)) => {
+                    if self.transport.is_stream() {
+                        self.went_well("connect", started, format!("from {local}"));
+                    }
+                    Ok(self.secure((carrier, local), address).await?)
                 }
                 Err(error) => Err(error),
             },
@@ -58,7 +58,7 @@ impl Walk<'_> {
         identity: &Identity,
     ) -> Result<Link, LinkError> {
         let connected = match self.transport {
-            Transport::Udp | Transport::Dtls => {
+            Transport::Udp => {
                 let (socket, local) = link::udp(address, self.settings.source).await?;
                 (Socket::Udp(socket), local)
             }
@@ -66,11 +66,11 @@ impl Walk<'_> {
                 let (tcp, local) = self.tcp(address).await?;
                 stream(tcp, local)
             }
-            Transport::Tls => {
-                let (tcp, local) = self.tcp(address).await?;
+            Transport::Tls | Transport::Dtls => {
+                let (carrier, local) = self.carrier(address).await?;
                 // The certificate was judged the first time.
-                match self.shake_hands(tcp, false, true).await.stream {
-                    Ok(tls) => stream(tls, local),
+                match self.shake_hands(carrier, false, true).await.stream {
+                    Ok(secure) => (socket(secure), local),
                     Err(Broken::Link(error)) => return Err(error),
                     Err(_) => return Err(LinkError::Closed),
                 }
@@ -92,13 +92,25 @@ impl Walk<'_> {
         link::tcp(address, self.settings.source, self.patience()).await
     }
 
+    /// What TLS or DTLS is to run over.
+    async fn carrier(&self, address: SocketAddr) -> Result<(Carrier, SocketAddr), LinkError> {
+        if self.transport == Transport::Dtls {
+            let (socket, local) = link::udp(address, self.settings.source).await?;
+            return Ok((Carrier::Udp(socket), local));
+        }
+        let (tcp, local) = self.tcp(address).await?;
+        Ok((Carrier::Tcp(tcp), local))
+    }
+
     fn link(
         &self,
         connected: (Socket, SocketAddr),
         identity: &Identity,
     ) -> Result<Link, LinkError> {
         let settings = self.settings;
-        Link::new(connected, self.transport, identity, settings.patience, settings.deadline)
+        let (patience, deadline) = (settings.patience, settings.deadline);
+        let interrupted = settings.interrupted.clone();
+        Link::new(connected, self.transport, identity, patience, deadline, interrupted)
     }
 
     /// When the step that begins now is given up.
@@ -106,49 +118,58 @@ impl Walk<'_> {
         (Instant::now() + self.settings.patience).min(self.settings.deadline)
     }
 
-    async fn shake_hands(&self, tcp: TcpStream, alpn: bool, insecure: bool) -> Handshake {
-        let host = &self.settings.uri.host;
-        self.settings.trust.handshake(tcp, host, alpn, insecure, self.patience()).await
+    async fn shake_hands(&self, carrier: Carrier, alpn: bool, insecure: bool) -> Handshake {
+        let (trust, host) = (&self.settings.trust, &self.settings.uri.host);
+        let until = self.patience();
+        match carrier {
+            Carrier::Tcp(tcp) => trust.handshake(tcp, host, alpn, insecure, until).await,
+            Carrier::Udp(udp) => trust.datagram_handshake(udp, host, alpn, insecure, until).await,
+        }
     }
 
-    async fn tls(
+    /// The handshake, and what it has shown.
+    async fn secure(
         &mut self,
-        tcp: TcpStream,
+        (carrier, mut local): (Carrier, SocketAddr),
         address: SocketAddr,
-    ) -> Result<TlsStream<TcpStream>, Stop> {
+    ) -> Result<(Socket, SocketAddr), Stop> {
+        let name = if self.transport == Transport::Dtls { "dtls" } else { "tls" };
         let started = Instant::now();
         let insecure = self.settings.insecure;
-        let mut shaken = self.shake_hands(tcp, true, insecure).await;
+        let mut shaken = self.shake_hands(carrier, true, insecure).await;
         let mut finding = None;
         if matches!(shaken.stream, Err(Broken::Alpn)) {
             finding = Some(Finding::AlpnRefused);
-            shaken = match self.tcp(address).await {
-                Ok((tcp, _)) => self.shake_hands(tcp, false, insecure).await,
-                Err(error) => return self.broke("tls", started, &error),
+            shaken = match self.carrier(address).await {
+                Ok((carrier, again)) => {
+                    local = again;
+                    self.shake_hands(carrier, false, insecure).await
+                }
+                Err(error) => return self.broke(name, started, &error),
             };
         }
         let finding = shaken.problem.clone().or_else(|| shaken.expires_soon()).or(finding);
         let certificate = shaken.certificate.as_ref().map(describe_certificate);
-        let stream = match (shaken.stream, finding) {
-            (Ok(stream), None) => {
-                self.went_well("tls", started, whole(&agreement(&stream), certificate));
-                stream
+        let secure = match (shaken.stream, finding) {
+            (Ok(secure), None) => {
+                self.went_well(name, started, whole(&secure.agreement(), certificate));
+                secure
             }
-            (Ok(stream), Some(finding)) => {
-                let detail = whole(&agreement(&stream), certificate);
-                self.overlooked("tls", started, detail, finding);
-                stream
+            (Ok(secure), Some(finding)) => {
+                let detail = whole(&secure.agreement(), certificate);
+                self.overlooked(name, started, detail, finding);
+                secure
             }
             (Err(_), Some(finding)) if shaken.problem.is_some() => {
                 let detail = certificate.unwrap_or_default();
-                return self.fails("tls", started, &detail, finding);
+                return self.fails(name, started, &detail, finding);
             }
             (Err(broken), _) => {
                 let (detail, finding) = self.judge_handshake(address, broken).await;
-                return self.fails("tls", started, &detail, finding);
+                return self.fails(name, started, &detail, finding);
             }
         };
-        Ok(stream)
+        Ok((socket(secure), local))
     }
 
     /// Why a handshake failed that did not come to a certificate.
@@ -156,6 +177,9 @@ impl Walk<'_> {
         let detail = match &broken {
             Broken::Alpn => "the server refuses ALPN, and without it too".to_owned(),
             Broken::Tls(why) => why.clone(),
+            Broken::NotTls if self.transport == Transport::Dtls => {
+                "the answer is not DTLS".to_owned()
+            }
             Broken::NotTls => "the answer is not TLS".to_owned(),
             Broken::Link(error) => describe(error),
         };
@@ -174,10 +198,24 @@ impl Walk<'_> {
     /// What speaks behind a port when it is asked in plain STUN.
     async fn speaker(&self, address: SocketAddr) -> Option<Speaker> {
         let deadline = (Instant::now() + SECOND_LOOK).min(self.settings.deadline);
-        let (tcp, local) = link::tcp(address, self.settings.source, deadline).await.ok()?;
+        let source = self.settings.source;
+        let (plain, transport) = if self.transport == Transport::Dtls {
+            let (udp, local) = link::udp(address, source).await.ok()?;
+            ((Socket::Udp(udp), local), Transport::Udp)
+        } else {
+            let (tcp, local) = link::tcp(address, source, deadline).await.ok()?;
+            (stream(tcp, local), Transport::Tcp)
+        };
         let nobody = Identity::default();
-        let plain = stream(tcp, local);
-        let mut link = Link::new(plain, Transport::Tcp, &nobody, SECOND_LOOK, deadline).ok()?;
+        let mut link = Link::new(
+            plain,
+            transport,
+            &nobody,
+            SECOND_LOOK,
+            deadline,
+            self.settings.interrupted.clone(),
+        )
+        .ok()?;
         let transaction = link.client().binding(now());
         let _ = link.finish(transaction).await;
         link.tap().speaker()
@@ -192,6 +230,19 @@ impl Walk<'_> {
         let host = &self.settings.uri.host;
         let shaken = self.settings.trust.handshake(tcp, host, false, true, deadline).await;
         shaken.stream.is_ok() || shaken.certificate.is_some()
+    }
+}
+
+/// What a handshake goes over.
+enum Carrier {
+    Tcp(TcpStream),
+    Udp(UdpSocket),
+}
+
+fn socket(secure: Secure) -> Socket {
+    match secure {
+        Secure::Tls(stream) => Socket::Stream(stream),
+        Secure::Dtls(dtls) => Socket::Dtls(dtls),
     }
 }
 

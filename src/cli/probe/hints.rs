@@ -6,6 +6,7 @@ use super::calendar;
 use super::certificate;
 use super::finding::Finding;
 use super::report::Verdict;
+use crate::net::Transport;
 
 impl Finding {
     /// What to do about it.
@@ -17,6 +18,10 @@ impl Finding {
                  does a firewall reject it?",
                 transport.name().to_uppercase()
             ),
+            Self::Silent(Transport::Dtls) => "no answer at all: a server that does not speak \
+                 DTLS, a firewall or security group that drops UDP to this port, a wrong \
+                 address, or a server that is down"
+                .to_owned(),
             Self::Silent(transport) => format!(
                 "no answer at all: a firewall or security group that drops {} to this port, \
                  a wrong address, or a server that is down",
@@ -113,11 +118,6 @@ impl Finding {
                 "the server hangs up without an answer: another protocol, a proxy in front \
                  of it, or a limit on connections",
             ),
-            Self::DtlsNotProbed => (
-                "dtls-not-probed",
-                Skipped,
-                "DTLS is not probed yet; browsers reach a turns: server over TLS",
-            ),
             Self::OutOfTime => (
                 "out-of-time",
                 Fail,
@@ -132,8 +132,8 @@ impl Finding {
             Self::PlainOnTlsPort => (
                 "plain-on-tls-port",
                 Fail,
-                "this port speaks plain STUN, not TLS: use turn:...?transport=tcp, or set \
-                 up TLS for it",
+                "this port speaks plain STUN, not TLS: use turn: with the same ?transport= \
+                 (?transport=tcp for TLS), or set up TLS for it",
             ),
             Self::Http => (
                 "http",

@@ -7,14 +7,18 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream, UdpSocket};
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
+use super::dtls::Dtls;
 use super::tap::{Speaker, Tap};
 use crate::client::{Client, Config, Event, Failure, Problem, Retransmission, Transaction};
 use crate::net::{Now, Transport};
 
 /// Largest datagram, and a good size for reads from a stream.
 const BUFFER: usize = 65_536;
+/// How long a server may take to let go of what an interrupted probe has.
+const FAREWELL: Duration = Duration::from_millis(800);
 /// Data from peers that nobody has taken yet; more is lost.
 const BACKLOG: usize = 4096;
 
@@ -36,6 +40,10 @@ pub(super) struct Link {
     local: SocketAddr,
     /// When the whole probe has to be over.
     deadline: Instant,
+    /// Whether the person has had enough.
+    interrupted: watch::Receiver<bool>,
+    /// Whether what is left to do is done in any case.
+    leaving: bool,
     /// Whether a message has come from the server.
     heard: bool,
     /// Why the last message was discarded that came while an answer is waited for.
@@ -46,6 +54,7 @@ pub(super) struct Link {
 /// Where the bytes go.
 pub(super) enum Socket {
     Udp(UdpSocket),
+    Dtls(Box<Dtls>),
     Stream(Box<dyn Stream>),
 }
 
@@ -61,6 +70,8 @@ pub(super) enum LinkError {
     Silent,
     /// The whole probe has no time left.
     OutOfTime,
+    /// The person has had enough.
+    Interrupted,
     /// Nothing listens there.
     PortClosed,
     /// The connection ended.
@@ -96,13 +107,14 @@ impl From<io::Error> for LinkError {
 
 impl Link {
     /// A link over a socket that is connected to the server. A request is given up
-    /// after about `patience`, and everything at `deadline`.
+    /// after about `patience`, and everything at `deadline` or when it is interrupted.
     pub(super) fn new(
         (socket, local): (Socket, SocketAddr),
         transport: Transport,
         identity: &Identity,
         patience: Duration,
         deadline: Instant,
+        interrupted: watch::Receiver<bool>,
     ) -> Result<Self, LinkError> {
         Ok(Self {
             socket,
@@ -113,6 +125,8 @@ impl Link {
             events: VecDeque::new(),
             local,
             deadline,
+            interrupted,
+            leaving: false,
             heard: false,
             discarded: None,
             buffer: vec![0; BUFFER],
@@ -123,6 +137,15 @@ impl Link {
     pub(super) fn identify(&mut self, identity: &Identity) -> Result<(), LinkError> {
         self.client = client(self.transport, identity, self.patience)?;
         Ok(())
+    }
+
+    /// From now on only what is to be given back is asked for: that is not interrupted,
+    /// but does not take long if the rest was.
+    pub(super) fn leave(&mut self) {
+        self.leaving = true;
+        if *self.interrupted.borrow() {
+            self.deadline = self.deadline.min(Instant::now() + FAREWELL);
+        }
     }
 
     /// Our end of the five-tuple.
@@ -169,7 +192,7 @@ impl Link {
             let written = timeout_at(self.deadline, write(&mut self.socket, &bytes)).await;
             match written.map_err(|_| LinkError::OutOfTime)? {
                 // The ICMP error of an earlier datagram; `wait` judges it.
-                Err(e) if is_icmp(&e) && self.is_udp() => {
+                Err(e) if is_icmp(&e) && !self.is_stream() => {
                     if !self.heard {
                         return Err(e.into());
                     }
@@ -186,10 +209,17 @@ impl Link {
     pub(super) async fn wait(&mut self) -> Result<(), LinkError> {
         let timer = self.client.poll_timeout().map(Instant::from_std);
         let wake = timer.map_or(self.deadline, |timer| timer.min(self.deadline));
-        match timeout_at(wake, read(&mut self.socket, &mut self.buffer)).await {
+        let read = tokio::select! {
+            biased;
+            Ok(_) = self.interrupted.wait_for(|now| *now), if !self.leaving => {
+                return Err(LinkError::Interrupted);
+            }
+            read = timeout_at(wake, read(&mut self.socket, &mut self.buffer)) => read,
+        };
+        match read {
             Ok(Ok(0)) if !self.is_udp() => return Err(LinkError::Closed),
             Ok(Ok(length)) => self.take_in(length)?,
-            Ok(Err(e)) if is_icmp(&e) && self.is_udp() && self.heard => {}
+            Ok(Err(e)) if is_icmp(&e) && !self.is_stream() && self.heard => {}
             Ok(Err(error)) => return Err(error.into()),
             Err(_) if Instant::now() >= self.deadline => return Err(LinkError::OutOfTime),
             Err(_) => {}
@@ -218,7 +248,7 @@ impl Link {
         self.tap.listen(bytes);
         match self.tap.speaker() {
             Some(Speaker::Stun) => self.heard = true,
-            // On a stream nothing can follow; a datagram may be forged or a stray.
+            // Only a datagram may be forged or a stray.
             Some(other) if !self.is_udp() => return Err(LinkError::Foreign(other)),
             _ => {}
         }
@@ -241,6 +271,10 @@ impl Link {
 
     fn is_udp(&self) -> bool {
         matches!(self.socket, Socket::Udp(_))
+    }
+
+    fn is_stream(&self) -> bool {
+        matches!(self.socket, Socket::Stream(_))
     }
 }
 
@@ -332,6 +366,7 @@ fn any(server: SocketAddr) -> IpAddr {
 async fn read(socket: &mut Socket, buffer: &mut [u8]) -> io::Result<usize> {
     match socket {
         Socket::Udp(socket) => socket.recv(buffer).await,
+        Socket::Dtls(dtls) => dtls.read(buffer).await,
         Socket::Stream(stream) => stream.read(buffer).await,
     }
 }
@@ -339,6 +374,7 @@ async fn read(socket: &mut Socket, buffer: &mut [u8]) -> io::Result<usize> {
 async fn write(socket: &mut Socket, bytes: &[u8]) -> io::Result<()> {
     match socket {
         Socket::Udp(socket) => socket.send(bytes).await.map(|_| ()),
+        Socket::Dtls(dtls) => dtls.write(bytes).await,
         Socket::Stream(stream) => {
             stream.write_all(bytes).await?;
             stream.flush().await

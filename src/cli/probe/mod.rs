@@ -4,17 +4,18 @@
 //! |---|---|
 //! | `walk`, `handshake` | the steps of one way to the server, in order |
 //! | `requests`, `relay` | what the steps ask, and numbered packets through the relay |
-//! | `link`, `tap`, `tls` | sockets: one five-tuple and its sans-IO client, who answers, TLS |
+//! | `link`, `tap`, `tls`, `dtls` | sockets: one five-tuple and its sans-IO client, who answers, TLS |
 //! | `finding`, `hints` | everything that can be found: exit code, name, hint |
+//! | `settings` | who to be and how long it may take |
 //! | `report`, `outcome` | what was found, as data, and what it comes to |
 //! | `tell`, `text`, `browser` | steps as they happen, the report for people, what a browser makes of it |
 //! | `statistics`, `certificate`, `calendar` | numbers, names and times |
 //!
-//! `link`, `tls`, `relay`, `requests`, `walk` and `handshake` do IO; the rest is pure.
+//! `link`, `tls`, `dtls`, `relay`, `requests`, `walk` and `handshake` do IO; the rest is pure.
 //!
 //! # JSON
 //!
-//! One object: `uri`; `resolve`, a step; `resolved`, a list of `transport`, `address`
+//! One object: `version`, a number; `uri`; `resolve`, a step; `resolved`, a list of `transport`, `address`
 //! and, from SRV, `via`; `transports`, a list of `transport`, `address`, `url`, `via`,
 //! `steps`, `mapped`, `software`, `relayed`, `rtt` (`min-ms`, `median-ms`, `p95-ms`,
 //! `max-ms`), `loss` (0 to 1) and `jitter-ms`; `browser` with `candidates`,
@@ -25,6 +26,7 @@
 mod browser;
 mod calendar;
 mod certificate;
+mod dtls;
 mod finding;
 mod handshake;
 mod hints;
@@ -33,6 +35,7 @@ mod outcome;
 mod relay;
 mod report;
 mod requests;
+mod settings;
 mod statistics;
 mod tap;
 mod tell;
@@ -41,17 +44,20 @@ mod tls;
 mod walk;
 
 use std::env;
-use std::fmt::Write;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path as File, PathBuf};
+use std::pin::pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout_at};
+use tokio::signal::ctrl_c;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::resolve::{Resolution, ResolveError, Resolver, Srv, Target};
-use super::{Failure, print};
+use super::screen::escaped_json;
+use super::{Failure, print, tell};
 use crate::auth::time_limited::{self, Mac};
 use crate::client::{Host, Protocol, Uri};
 use crate::config::parse_duration;
@@ -61,10 +67,11 @@ use browser::Browser;
 use finding::Finding;
 use link::Identity;
 use report::{Path, Report, Resolved, Step, Verdict, judge};
+use settings::{Credentials, Settings};
 use statistics::milliseconds;
 use text::Console;
 use tls::Trust;
-use walk::{Credentials, Settings, walk};
+use walk::walk;
 
 const PASSWORD_VARIABLE: &str = "STURN_PASSWORD";
 const SECRET_VARIABLE: &str = "STURN_SECRET";
@@ -79,6 +86,11 @@ const MAX_PATIENCE: Duration = Duration::from_secs(5);
 /// The least that a wide-area network needs.
 const MIN_PATIENCE: Duration = Duration::from_millis(500);
 
+/// The exit code of what Ctrl-C has ended, as shells have it.
+const INTERRUPTED: u8 = 130;
+/// How long an interrupted probe may take to give back what it has.
+const FAREWELL: Duration = Duration::from_secs(2);
+
 #[derive(clap::Args)]
 #[command(after_help = format!("\
 A turn: URI without ?transport= is tried over UDP and TCP, on each address of the name.
@@ -88,7 +100,7 @@ Secrets need not be in the command line, where other users see them: STURN_PASSW
 STURN_SECRET are read where no option gives one. With a secret a credential for one hour
 is made, as `sturn credentials` does.
 
-With --json the report is one object with uri, resolve, resolved, transports (each with
+With --json the report is one object with version, uri, resolve, resolved, transports (each with
 steps, rtt, loss, jitter-ms), browser, verdict and exit-code.
 
 {}
@@ -158,9 +170,13 @@ fn probe(args: Args) -> Result<ExitCode, Failure> {
         .map_err(|error| Failure::new(Exit::OsError, format!("sturn: {error}")))?;
     let json = args.json;
     let mut console = Console::new(json);
-    let report = runtime.block_on(diagnose(args, &mut console))?;
+    let report = runtime.block_on(until_interrupted(args, &mut console))?;
     // What a lookup has left running is not waited for.
     runtime.shutdown_background();
+    let Some(report) = report else {
+        tell("sturn: interrupted");
+        return Ok(INTERRUPTED.into());
+    };
     if json {
         print(&json_text(&report))?;
     }
@@ -169,23 +185,33 @@ fn probe(args: Args) -> Result<ExitCode, Failure> {
     Ok(report.exit_code.into())
 }
 
-/// The report, without what steers terminals: JSON itself escapes only ASCII's.
-fn json_text(report: &Report) -> String {
-    let text = serde_json::to_string_pretty(report).expect("the report is JSON");
-    let mut safe = String::with_capacity(text.len() + 1);
-    for c in text.chars() {
-        if c.is_control() && c != '\n' {
-            // Writing to a string does not fail.
-            let _ = write!(safe, "\\u{:04x}", u32::from(c));
-        } else {
-            safe.push(c);
-        }
+/// The report, or nothing when the person has had enough. Then what was allocated is
+/// given back first, unless they insist.
+async fn until_interrupted(args: Args, console: &mut Console) -> Result<Option<Report>, Failure> {
+    let (interrupt, interrupted) = watch::channel(false);
+    let mut diagnosis = pin!(diagnose(args, console, interrupted));
+    tokio::select! {
+        report = &mut diagnosis => return report.map(Some),
+        Ok(()) = ctrl_c() => {}
     }
-    safe.push('\n');
-    safe
+    interrupt.send_replace(true);
+    tokio::select! {
+        _ = timeout(FAREWELL, diagnosis) => {}
+        Ok(()) = ctrl_c() => {}
+    }
+    Ok(None)
 }
 
-async fn diagnose(args: Args, console: &mut Console) -> Result<Report, Failure> {
+fn json_text(report: &Report) -> String {
+    let text = serde_json::to_string_pretty(report).expect("the report is JSON");
+    escaped_json(&format!("{text}\n"))
+}
+
+async fn diagnose(
+    args: Args,
+    console: &mut Console,
+    interrupted: watch::Receiver<bool>,
+) -> Result<Report, Failure> {
     let deadline = Instant::now() + args.timeout;
     let credentials = credentials(&args)?;
     let user = credentials.as_ref().map(|c| c.identity.username.clone());
@@ -209,9 +235,13 @@ async fn diagnose(args: Args, console: &mut Console) -> Result<Report, Failure> 
         trust,
         patience: patience(args.timeout, targets.len()),
         deadline,
+        interrupted,
     };
     let mut transports = Vec::new();
     for target in targets {
+        if settings.is_interrupted() {
+            break;
+        }
         console.heading(&format!("{} {}", target.transport, target.address));
         let url = url(&settings.uri, &target).to_string();
         let via = target.via.as_ref().map(ToString::to_string);
@@ -220,6 +250,7 @@ async fn diagnose(args: Args, console: &mut Console) -> Result<Report, Failure> 
     }
     let outcome = judge(&resolve, &transports);
     Ok(Report {
+        version: report::VERSION,
         uri: settings.uri.to_string(),
         resolve,
         resolved,
@@ -275,7 +306,8 @@ fn describe(uri: &Uri, resolution: &Resolution) -> String {
         Srv::None => ", no SRV records".to_owned(),
         Srv::Unanswered(why) => format!(", SRV records unknown: {why}"),
     };
-    format!("{}{srv}", ips.join(", "))
+    let more = if resolution.more { "; there are more, which are not tried" } else { "" };
+    format!("{}{srv}{more}", ips.join(", "))
 }
 
 fn resolved(target: &Target) -> Resolved {

@@ -57,10 +57,10 @@ pub(super) fn table() -> String {
     let mut text = String::from("Exit codes:\n");
     for (_, code, meaning) in TABLE {
         // Writing to a string does not fail.
-        let _ = writeln!(text, "  {code:>2}  {meaning}");
+        let _ = writeln!(text, "  {code:>3}  {meaning}");
     }
     text.push_str(
-        "  64  the command line is wrong\n  66  a file cannot be read\n\
+        "   64  the command line is wrong\n   66  a file cannot be read\n  130  interrupted; what was allocated is given back\n\
          An open relay is always 76. Otherwise, where one transport works, the code is 0 or 1;\n\
          where none does, the first failing step of the transport that got furthest decides.\n",
     );

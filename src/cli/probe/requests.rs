@@ -55,8 +55,9 @@ pub(super) async fn bind_channel(link: &mut Link, peer: SocketAddr) -> Result<u1
     }
 }
 
-/// Gives an allocation back that nobody is to hear of.
+/// Gives an allocation back that nobody is to hear of, also one that may not be there.
 pub(super) async fn release_quietly(link: &mut Link) {
+    link.leave();
     let transaction = link.client().refresh(now(), Some(Duration::ZERO), None);
     let _ = link.finish(transaction).await;
 }

@@ -83,6 +83,10 @@ impl Walk<'_> {
         detail: String,
         finding: Option<Finding>,
     ) {
+        // What is cut short says nothing about the server.
+        if self.settings.is_interrupted() {
+            return;
+        }
         let ms = milliseconds(started.elapsed());
         let hint = finding.as_ref().map(Finding::hint);
         let step = Step { name, verdict, ms, detail, finding, hint };
@@ -94,7 +98,8 @@ impl Walk<'_> {
     pub(super) fn judge(&self, error: &LinkError) -> Finding {
         match error {
             LinkError::Silent => Finding::Silent(self.transport),
-            LinkError::OutOfTime => Finding::OutOfTime,
+            // Nobody is told of it.
+            LinkError::OutOfTime | LinkError::Interrupted => Finding::OutOfTime,
             LinkError::PortClosed => Finding::PortClosed(self.transport),
             LinkError::Closed => Finding::Closed,
             LinkError::NoRoute => Finding::NoRoute,
@@ -120,6 +125,7 @@ pub(super) fn describe(error: &LinkError) -> String {
     match error {
         LinkError::Silent => "no answer".to_owned(),
         LinkError::OutOfTime => "no time left".to_owned(),
+        LinkError::Interrupted => "interrupted".to_owned(),
         LinkError::PortClosed => "connection refused".to_owned(),
         LinkError::Closed => "connection closed".to_owned(),
         LinkError::NoRoute => "network unreachable".to_owned(),

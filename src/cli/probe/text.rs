@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::super::screen::printable;
 use super::super::{Failure, print};
 use super::report::{Report, Step};
 
@@ -93,11 +94,6 @@ fn end(report: &Report) -> String {
     text
 }
 
-/// What servers say is shown on a terminal, so it must not steer one.
-fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::finding::Finding;
@@ -119,10 +115,5 @@ mod tests {
         assert_eq!(shown.lines().next(), expected.lines().next());
         let column = expected.find("9 of 10").unwrap();
         assert_eq!(shown.lines().nth(1).unwrap().find("hint: look"), Some(column));
-    }
-
-    #[test]
-    fn a_server_cannot_steer_the_terminal() {
-        assert_eq!(printable("a\x1b[31mb\nc\u{9b}d"), "a\u{fffd}[31mb\u{fffd}c\u{fffd}d");
     }
 }

@@ -1,5 +1,5 @@
 //! TLS handshakes that are looked at: what was agreed on, which certificate was
-//! shown, and why it would be refused.
+//! shown, and why it would be refused. Certificates of DTLS are judged here, too.
 
 use std::io;
 use std::path::Path;
@@ -20,12 +20,13 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::certificate::Certificate;
+use super::dtls::Dtls;
 use super::finding::Finding;
 use super::link::LinkError;
 use crate::client::Host;
 
 /// RFC 7443.
-const ALPN_TURN: &[u8] = b"stun.turn";
+pub(super) const ALPN_TURN: &[u8] = b"stun.turn";
 /// A certificate with less left than this should have been renewed.
 const SOON: u64 = 14 * 86_400;
 
@@ -39,11 +40,17 @@ pub(super) struct Trust {
 /// What a handshake has shown.
 pub(super) struct Handshake {
     /// The connection, if there is one.
-    pub(super) stream: Result<TlsStream<TcpStream>, Broken>,
+    pub(super) stream: Result<Secure, Broken>,
     /// The server's certificate and whether it came without its issuer's.
     pub(super) certificate: Option<Certificate>,
     /// Why the certificate is refused.
     pub(super) problem: Option<Finding>,
+}
+
+/// What came of a handshake.
+pub(super) enum Secure {
+    Tls(Box<TlsStream<TcpStream>>),
+    Dtls(Box<Dtls>),
 }
 
 /// Why a handshake was not completed.
@@ -98,17 +105,45 @@ impl Trust {
             Ok(TlsConnector::from(Arc::new(config)).connect(name, stream))
         }) {
             Ok(connecting) => match timeout_at(deadline, connecting).await {
-                Ok(connected) => connected.map_err(broken),
+                Ok(Ok(connected)) => Ok(Secure::Tls(Box::new(connected))),
+                Ok(Err(error)) => Err(broken(error)),
                 Err(_) => Err(Broken::Link(LinkError::Silent)),
             },
             Err(error) => Err(Broken::Tls(error.to_string())),
         };
         let seen = recorder.seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let certificate = seen.chain.first().and_then(|leaf| Certificate::read(leaf));
-        let problem = seen.problem.map(|error| {
-            finding(&error, certificate.as_ref(), &seen.chain, host, UnixTime::now().as_secs())
-        });
-        Handshake { stream, certificate, problem }
+        let (certificate, problem) = describe(&seen, host);
+        Handshake::of(stream, certificate, problem)
+    }
+
+    /// A chain for people, and why it is refused if it is. One without certificates is
+    /// none.
+    pub(super) fn judge(
+        &self,
+        chain: &[CertificateDer<'static>],
+        host: &Host,
+    ) -> (Option<Certificate>, Option<Finding>) {
+        let Some((leaf, intermediates)) = chain.split_first() else { return (None, None) };
+        let verified = server_name(host)
+            .map_err(|error| Error::General(error.to_string()))
+            .and_then(|name| self.verify(leaf, intermediates, &name, &[], UnixTime::now()));
+        describe(&Seen { chain: chain.to_vec(), problem: verified.err() }, host)
+    }
+
+    fn verify(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<(), Error> {
+        match &self.verifier {
+            Some(verifier) => {
+                verifier.verify_server_cert(leaf, intermediates, name, ocsp, now).map(|_| ())
+            }
+            None => Err(Error::InvalidCertificate(CertificateError::UnknownIssuer)),
+        }
     }
 
     fn config(&self, recorder: &Arc<Recorder>, alpn: bool) -> Result<ClientConfig, Error> {
@@ -126,6 +161,14 @@ impl Trust {
 }
 
 impl Handshake {
+    pub(super) fn of(
+        stream: Result<Secure, Broken>,
+        certificate: Option<Certificate>,
+        problem: Option<Finding>,
+    ) -> Self {
+        Self { stream, certificate, problem }
+    }
+
     /// A certificate that is about to end, as long as nothing worse is the matter.
     pub(super) fn expires_soon(&self) -> Option<Finding> {
         let left = self.certificate.as_ref()?.not_after.saturating_sub(UnixTime::now().as_secs());
@@ -134,8 +177,17 @@ impl Handshake {
     }
 }
 
-/// What was agreed on: version, cipher suite, ALPN.
-pub(super) fn agreement(stream: &TlsStream<TcpStream>) -> String {
+impl Secure {
+    /// What was agreed on: version, cipher suite, ALPN.
+    pub(super) fn agreement(&self) -> String {
+        match self {
+            Self::Tls(stream) => agreement(stream),
+            Self::Dtls(dtls) => dtls.agreement(),
+        }
+    }
+}
+
+fn agreement(stream: &TlsStream<TcpStream>) -> String {
     let (_, session) = stream.get_ref();
     let version = session.protocol_version().map_or_else(String::new, |v| format!("{v:?}"));
     let suite =
@@ -143,6 +195,15 @@ pub(super) fn agreement(stream: &TlsStream<TcpStream>) -> String {
     let alpn = session.alpn_protocol().map(String::from_utf8_lossy);
     let alpn = alpn.map_or_else(|| "no ALPN".to_owned(), |alpn| format!("ALPN {alpn}"));
     format!("{}, {suite}, {alpn}", version.replace("TLSv1_", "TLS 1."))
+}
+
+/// A chain for people, and what its refusal means for them.
+fn describe(seen: &Seen, host: &Host) -> (Option<Certificate>, Option<Finding>) {
+    let certificate = seen.chain.first().and_then(|leaf| Certificate::read(leaf));
+    let now = UnixTime::now().as_secs();
+    let problem = seen.problem.as_ref();
+    let problem = problem.map(|error| finding(error, certificate.as_ref(), &seen.chain, host, now));
+    (certificate, problem)
 }
 
 fn server_name(host: &Host) -> Result<ServerName<'static>, rustls::pki_types::InvalidDnsNameError> {
@@ -237,12 +298,7 @@ impl ServerCertVerifier for Recorder {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let verified = match &self.trust.verifier {
-            Some(verifier) => {
-                verifier.verify_server_cert(leaf, intermediates, name, ocsp, now).map(|_| ())
-            }
-            None => Err(Error::InvalidCertificate(CertificateError::UnknownIssuer)),
-        };
+        let verified = self.trust.verify(leaf, intermediates, name, ocsp, now);
         let all = std::iter::once(leaf).chain(intermediates);
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Seen {
             chain: all.map(|certificate| certificate.clone().into_owned()).collect(),

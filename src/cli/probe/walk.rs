@@ -12,22 +12,22 @@
 //! A step that fails ends the way where nothing behind it can work. ALTERNATE-SERVER
 //! is followed once.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::net::UdpSocket;
 use tokio::time::{Instant, sleep};
 
 use super::finding::{Finding, is_special};
-use super::link::{self, Identity, Link, LinkError, Socket, now};
+use super::link::{self, Link, LinkError, Socket, now};
 use super::relay::{Far, knock, measure};
 use super::report::Path;
 use super::requests::{allocate, bind_channel, is_still_there, permit, release_quietly};
+use super::settings::{Credentials, Settings};
 use super::statistics::Statistics;
 use super::tell::{describe, refusal};
 use super::text::Console;
-use super::tls::Trust;
-use crate::client::{Allocate, Allocated, Event, Failure, Uri};
+use crate::client::{Allocate, Allocated, Event, Failure};
 use crate::net::{Family, Transport};
 
 /// Packets for a peer of which nothing but "does it pass" is wanted.
@@ -41,29 +41,6 @@ const RELEASE: Duration = Duration::from_secs(3);
 const ASK: Duration = Duration::from_millis(100);
 /// Insufficient Capacity (RFC 8656 section 19).
 const NO_PORT: u16 = 508;
-
-/// What all ways have in common.
-pub(super) struct Settings {
-    pub(super) uri: Uri,
-    pub(super) source: Option<IpAddr>,
-    pub(super) credentials: Option<Credentials>,
-    pub(super) packets: usize,
-    pub(super) insecure: bool,
-    pub(super) trust: Trust,
-    /// How long one answer may take.
-    pub(super) patience: Duration,
-    /// When everything has to be over.
-    pub(super) deadline: Instant,
-}
-
-/// Who to be, and what is known of it.
-pub(super) struct Credentials {
-    pub(super) identity: Identity,
-    /// The end that the user name tells, in seconds since the Unix epoch.
-    pub(super) expires: Option<u64>,
-    /// Whether the password was made of a shared secret.
-    pub(super) from_secret: bool,
-}
 
 /// A step has failed and nothing behind it can work.
 pub(super) struct Stop;
@@ -93,10 +70,6 @@ struct Relayed {
 /// Goes one way and returns what it has shown.
 pub(super) async fn walk(settings: &Settings, path: Path, console: &mut Console) -> Path {
     let mut walk = Walk { settings, transport: path.transport, console, path };
-    if walk.transport == Transport::Dtls {
-        walk.found("connect", Instant::now(), String::new(), Finding::DtlsNotProbed);
-        return walk.path;
-    }
     if let Ok(Some(alternate)) = walk.go(walk.path.address).await {
         let started = Instant::now();
         let finding = match leads_nowhere(walk.path.address, alternate) {
@@ -117,7 +90,8 @@ pub(super) async fn walk(settings: &Settings, path: Path, console: &mut Console)
 impl Walk<'_> {
     /// All steps; the address of another server where this one names one.
     async fn go(&mut self, address: SocketAddr) -> Result<Option<SocketAddr>, Stop> {
-        let mut link = self.connect(address).await?;
+        let settings = self.settings;
+        let mut link = settings.unless_interrupted(self.connect(address), Stop).await?;
         self.binding(&mut link, address).await?;
         if !self.settings.uri.scheme.is_turn() {
             return Ok(None);
@@ -139,8 +113,14 @@ impl Walk<'_> {
         if let Some(mut second) = second {
             release_quietly(&mut second.link).await;
         }
-        self.refresh(&mut first.link).await?;
-        self.release(&mut first).await?;
+        let ended = match self.refresh(&mut first.link).await {
+            Ok(()) => self.release(&mut first).await,
+            stop => stop,
+        };
+        if settings.is_interrupted() {
+            release_quietly(&mut first.link).await;
+        }
+        ended?;
         relayed.map(|()| None)
     }
 
@@ -186,7 +166,10 @@ impl Walk<'_> {
                 let detail = format!("Allocate: {}", describe(&error));
                 return self.fails("challenge", started, &detail, Finding::StunOnly);
             }
-            Err(error) => return self.broke("challenge", started, &error),
+            Err(error) => {
+                give_back_if_interrupted(link, &error).await;
+                return self.broke("challenge", started, &error);
+            }
         };
         match failure.code {
             401 if link.tap().is_challenge() => {
@@ -229,7 +212,10 @@ impl Walk<'_> {
                 let finding = refused(&failure, credentials, link.tap().realm());
                 return self.fails("allocate", started, &refusal(&failure), finding);
             }
-            Err(error) => return self.broke("allocate", started, &error),
+            Err(error) => {
+                give_back_if_interrupted(&mut link, &error).await;
+                return self.broke("allocate", started, &error);
+            }
         };
         let detail = format!("{}{}", describe_allocation(&granted), self.software(&link));
         // Who asks for no family wants IPv4, as browsers do, and would be refused.
@@ -254,9 +240,15 @@ impl Walk<'_> {
     ) -> Option<Allocation> {
         let started = Instant::now();
         let allocated = async {
-            let mut link = self.open(address, &credentials.identity).await?;
-            let relayed = allocate(&mut link).await?.relayed;
-            Ok(Allocation { link, relayed })
+            let open = self.open(address, &credentials.identity);
+            let mut link = self.settings.unless_interrupted(open, LinkError::Interrupted).await?;
+            match allocate(&mut link).await {
+                Ok(granted) => Ok(Allocation { link, relayed: granted.relayed }),
+                Err(error) => {
+                    give_back_if_interrupted(&mut link, &error).await;
+                    Err(error)
+                }
+            }
         };
         match allocated.await {
             Ok(second) => {
@@ -535,6 +527,13 @@ impl Walk<'_> {
         self.path.rtt = statistics.rtt;
         self.path.loss = Some(statistics.loss());
         self.path.jitter_ms = Some(statistics.jitter_ms);
+    }
+}
+
+/// An Allocate request that is cut short may have been granted.
+async fn give_back_if_interrupted(link: &mut Link, error: &LinkError) {
+    if matches!(error, LinkError::Interrupted) {
+        release_quietly(link).await;
     }
 }
 

@@ -7,6 +7,8 @@
 //! 3. Plaintext comes out of `receive`, and goes out by [`Session::send`].
 //! 4. Either side closes; what is left to write goes before the connection does.
 
+mod records;
+
 use std::io::{self, IoSlice, Read, Write};
 use std::sync::Arc;
 
@@ -14,6 +16,7 @@ use rustls::server::Acceptor;
 use rustls::{ProtocolVersion, ServerConnection};
 
 use super::{Certificates, Error, State};
+use records::Records;
 
 /// Most bytes from a client before its ClientHello has ended.
 const MAX_HELLO: usize = 16 * 1024;
@@ -32,6 +35,7 @@ pub enum Version {
 pub struct Session {
     stage: Stage,
     state: State,
+    records: Records,
 }
 
 enum Stage {
@@ -51,7 +55,11 @@ impl Session {
     /// A session that waits for the first bytes.
     pub fn new(certificates: Arc<Certificates>) -> Self {
         let acceptor = Box::new(Acceptor::default());
-        Self { stage: Stage::Hello { acceptor, seen: 0, certificates }, state: State::Handshaking }
+        Self {
+            stage: Stage::Hello { acceptor, seen: 0, certificates },
+            state: State::Handshaking,
+            records: Records::default(),
+        }
     }
 
     /// Takes what came from the client, all of it, and appends the plaintext in it
@@ -63,6 +71,7 @@ impl Session {
     ///
     /// Why the session is over. What was appended before is genuine.
     pub fn receive(&mut self, bytes: &[u8], plain: &mut Vec<u8>) -> Result<State, Error> {
+        self.records.take(bytes);
         let taken = self.take(bytes, plain);
         if taken.is_err() {
             self.state = State::Closed;
@@ -192,6 +201,12 @@ impl Session {
     /// How far the session has come.
     pub fn state(&self) -> State {
         self.state
+    }
+
+    /// The number of the record of which the client has sent a part and not the rest;
+    /// none of it can be read before.
+    pub fn unfinished_record(&self) -> Option<u64> {
+        self.records.unfinished()
     }
 
     /// The host name that the client asked for.

@@ -3,12 +3,11 @@
 use super::{Luggage, Place};
 use crate::net::{FiveTuple, HashSeed, Map, Now, map};
 use crate::stun::{Attribute, Message};
+use crate::turn::event::{EndReason, Event};
 use crate::turn::pending::MAX_REQUEST;
 use crate::turn::reply::{Envelope, Reject};
 use crate::turn::shard::{MoveAsk, ShardMessage};
-use crate::turn::vocabulary::{
-    AllocationId, Client, DropReason, EndReason, Event, Output, RelayId, Verdict,
-};
+use crate::turn::vocabulary::{AllocationId, Client, DropReason, Output, RelayId, Verdict};
 use crate::turn::{MAX_REPLY, Server};
 
 /// Requests and questions that wait for one allocation to arrive.

@@ -5,12 +5,11 @@ use crate::net::{FiveTuple, Now};
 use crate::stun::{Attribute, ErrorCode, Message};
 use crate::turn::allocation::{Allocation, Stage};
 use crate::turn::challenge::Authenticated;
+use crate::turn::event::{AuthFailure, EndReason};
 use crate::turn::reply::{Envelope, Reject};
 use crate::turn::request::seconds;
 use crate::turn::shard::{MoveAsk, ShardMessage};
-use crate::turn::vocabulary::{
-    AllocationId, AuthFailure, Client, DropReason, EndReason, Link, Output, Verdict,
-};
+use crate::turn::vocabulary::{AllocationId, Client, DropReason, Link, Output, Verdict};
 use crate::turn::{MAX_REPLY, Server};
 
 /// Where a client wants its allocation to go.

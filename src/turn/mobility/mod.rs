@@ -35,8 +35,9 @@ pub(super) use ticket::{Place, Tickets};
 
 use super::Server;
 use super::allocation::{Allocation, slot};
+use super::event::Event;
 use super::reply::Reject;
-use super::vocabulary::{AllocationId, Client, Event, Output, RelayId, Route};
+use super::vocabulary::{AllocationId, Client, Output, RelayId, Route};
 use crate::net::{Family, FiveTuple};
 use crate::stun::{Attribute, ErrorCode, Message};
 

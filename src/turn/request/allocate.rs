@@ -5,12 +5,11 @@ use crate::net::{Family, Now};
 use crate::stun::{Attribute, ErrorCode, Message};
 use crate::turn::allocation::{Allocation, Granted, Opening, Stage, slot};
 use crate::turn::challenge::Authenticated;
+use crate::turn::event::EndReason;
 use crate::turn::reply::{Envelope, Reject};
 use crate::turn::reservation::Token;
 use crate::turn::settings::DefaultFamily;
-use crate::turn::vocabulary::{
-    AllocationId, Client, DropReason, EndReason, PortRequest, RelayTransport,
-};
+use crate::turn::vocabulary::{AllocationId, Client, DropReason, PortRequest, RelayTransport};
 use crate::turn::{Server, Timer};
 
 /// The protocol numbers of REQUESTED-TRANSPORT.

@@ -30,12 +30,10 @@ impl Server {
         if self.connections.find_peer(allocation, peer).is_some() {
             return Err(Reject::code(ErrorCode::CONNECTION_ALREADY_EXISTS));
         }
-        if self.connections.count_of(allocation) >= self.settings.limits.peer_connections {
-            return Err(too_many());
-        }
+        let user = self.room_for_peer(allocation).ok_or_else(too_many)?;
         let deadline = now.mono + self.settings.lifetimes.connect;
         let stage = Stage::Connecting(Box::new(*envelope), deadline);
-        let made = Connection { allocation, peer, created: now.mono, stage };
+        let made = Connection { allocation, user, peer, created: now.mono, stage };
         let connection = self.add_connection(made).ok_or_else(too_many)?;
         self.outputs.push_back(Output::ConnectPeer {
             relay: RelayId { allocation, family: peer.family() },

@@ -12,8 +12,9 @@ use crate::stun::{Attribute, Message, Method};
 use crate::turn::challenge::Authenticated;
 use crate::turn::connection::{ConnectionId, Stage};
 use crate::turn::counters::RequestResult;
+use crate::turn::event::Event;
 use crate::turn::reply::{Envelope, Reject};
-use crate::turn::vocabulary::{AllocationId, Client, DropReason, Event, Output, Verdict};
+use crate::turn::vocabulary::{AllocationId, Client, DropReason, Output, Verdict};
 use crate::turn::{MAX_REPLY, Server};
 
 impl Server {

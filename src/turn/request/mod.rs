@@ -16,10 +16,11 @@ use std::time::Duration;
 
 use super::Server;
 use super::challenge::{Authenticated, ExternalKeys};
+use super::event::{AuthFailure, Event};
 use super::mobility::Destination;
 use super::policy::Access;
 use super::reply::{Envelope, Reject};
-use super::vocabulary::{AllocationId, AuthFailure, Client, DropReason, Event, Output};
+use super::vocabulary::{AllocationId, Client, DropReason, Output};
 use crate::auth::{Identity, Key};
 use crate::net::{Family, Now, PeerAddr};
 use crate::stun::{Attribute, ErrorCode, Message, Method, decode_xor_address};

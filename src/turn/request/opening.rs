@@ -15,13 +15,12 @@ use crate::net::{Family, Now, RelayedAddr};
 use crate::stun::ErrorCode;
 use crate::turn::allocation::{Allocation, Granted, Opening, Relay, Stage, slot};
 use crate::turn::counters::RequestResult;
+use crate::turn::event::{EndReason, Event};
 use crate::turn::mobility::Mobility;
 use crate::turn::reply::Reject;
 use crate::turn::reservation;
 use crate::turn::shard::ShardMessage;
-use crate::turn::vocabulary::{
-    AllocationId, EndReason, Event, Output, PortRequest, RelayId, RelayTransport,
-};
+use crate::turn::vocabulary::{AllocationId, Output, PortRequest, RelayId, RelayTransport};
 use crate::turn::{MAX_REPLY, Server, Timer};
 
 impl Server {

@@ -7,8 +7,9 @@ use crate::net::{Family, Now};
 use crate::stun::{Attribute, ErrorCode, Message};
 use crate::turn::Server;
 use crate::turn::allocation::slot;
+use crate::turn::event::EndReason;
 use crate::turn::reply::{Envelope, Reject};
-use crate::turn::vocabulary::{AllocationId, EndReason};
+use crate::turn::vocabulary::AllocationId;
 
 impl Server {
     /// Prolongs an allocation, or ends it with a lifetime of zero. With

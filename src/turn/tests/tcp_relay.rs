@@ -4,7 +4,7 @@
 use super::wire::{Request, allocate, bind, channel_data, family, permission, refresh, send};
 use super::*;
 use crate::auth::time_limited::{self, Mac};
-use crate::turn::{EndReason, PeerEndReason};
+use crate::turn::{EndReason, PeerEndReason, Traffic};
 
 /// What an indication says, which is all that a client learns of a peer that connects.
 struct Attempt {
@@ -514,6 +514,53 @@ fn connections_of_an_allocation_are_bounded() {
     b.connection(&alice, "198.51.100.7:4");
     let (bob, _) = b.control("bob", 2);
     b.connection(&bob, PEER);
+}
+
+#[test]
+fn connections_of_a_user_are_half_of_all_at_most() {
+    let mut b = Bench::with(|s| {
+        s.relay.tcp = true;
+        s.limits.all_peer_connections = 5;
+    });
+    let (first, _) = b.control("alice", 1);
+    let (second, relayed) = b.control("alice", 2);
+    b.grant(&second, permission(&[PEER]));
+    b.connection(&first, "198.51.100.7:1");
+    let (link, _) = b.connection(&first, "198.51.100.7:2");
+    b.peer_connects(relayed, "198.51.100.7:3");
+    b.attempt();
+    assert_eq!(b.refuse(&first, connect("198.51.100.7:4")), 508);
+    assert_eq!(b.refuse(&second, connect("198.51.100.7:4")), 508);
+    b.turned_away(relayed, "198.51.100.7:5", DropReason::TooManyConnections);
+
+    let (bob, _) = b.control("bob", 3);
+    b.connection(&bob, "198.51.100.7:1");
+    let (last, _) = b.connection(&bob, "198.51.100.7:2");
+    b.peer_closed(link);
+    b.connection(&bob, "198.51.100.7:3");
+    assert_eq!(b.refuse(&first, connect("198.51.100.7:4")), 508, "now the shard has all");
+    b.peer_closed(last);
+    b.connection(&first, "198.51.100.7:4");
+}
+
+#[test]
+fn bytes_that_pass_are_counted_for_the_allocation() {
+    let mut b = bench();
+    let (alice, _) = b.control("alice", 1);
+    let (link, _) = b.bound(&alice, PEER, 1);
+    b.input(Input::PeerTraffic { link, bytes_to_peer: 10, bytes_to_client: 3 });
+    b.input(Input::PeerTraffic { link, bytes_to_peer: 0, bytes_to_client: 4 });
+    b.peer_closed(link);
+    // Too late: nobody is there to have it counted.
+    b.input(Input::PeerTraffic { link, bytes_to_peer: 100, bytes_to_client: 100 });
+    b.grant(&alice, refresh(Some(0)));
+    let expected = Traffic { bytes_to_peers: 10, bytes_to_client: 7, ..Traffic::default() };
+    assert_eq!(b.server.counters().traffic, expected);
+    let ended = b.shell.events.iter().find_map(|event| match event {
+        Event::AllocationEnded { traffic, .. } => Some(*traffic),
+        _ => None,
+    });
+    assert_eq!(ended, Some(expected));
 }
 
 #[test]

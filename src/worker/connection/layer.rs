@@ -26,6 +26,8 @@ pub(in crate::worker) struct Tls {
     session: tls::Session,
     since: Instant,
     unsent: Vec<u8>,
+    /// The record that has begun and not ended, by number, and since when it is here.
+    record: Option<(u64, Instant)>,
 }
 
 /// Room for one write, made once and used for any number of connections.
@@ -47,12 +49,29 @@ fn over(why: tls::Error) -> io::Error {
 
 impl Tls {
     pub(super) fn new(session: tls::Session, now: Instant) -> Self {
-        Self { session, since: now, unsent: Vec::new() }
+        Self { session, since: now, unsent: Vec::new(), record: None }
     }
 
     /// When the handshake began, while it lasts.
     pub(super) fn handshaking_since(&self) -> Option<Instant> {
         (self.session.state() == State::Handshaking).then_some(self.since)
+    }
+
+    /// Looks at what the last read has left of a record; true when it is another one
+    /// than before.
+    pub(super) fn note_record(&mut self, now: Instant) -> bool {
+        let unfinished = self.session.unfinished_record();
+        let begun = unfinished.filter(|number| self.record.is_none_or(|(old, _)| old != *number));
+        if begun.is_some() || unfinished.is_none() {
+            self.record = begun.map(|number| (number, now));
+        }
+        begun.is_some()
+    }
+
+    /// Since when there has been a record that is not complete, after the handshake,
+    /// which has a deadline of its own.
+    pub(super) fn record_since(&self) -> Option<Instant> {
+        self.record.map(|(_, since)| since).filter(|_| self.handshaking_since().is_none())
     }
 
     /// Whether the kernel has taken everything.

@@ -77,6 +77,10 @@ impl Connections {
         self.slots.len() - self.free.len() >= self.limit
     }
 
+    pub(super) fn ids(&self) -> Vec<ConnectionId> {
+        self.slots.iter().filter_map(|slot| Some(slot.connection.as_ref()?.id)).collect()
+    }
+
     pub(super) fn get_mut(&mut self, id: ConnectionId) -> Option<&mut Connection> {
         let slot = self.slots.get_mut(id.index as usize)?;
         slot.connection.as_deref_mut().filter(|_| slot.generation == id.generation)
@@ -173,6 +177,25 @@ impl Connection {
         }
     }
 
+    /// Looks at what the last read has left of a TLS record; true when it is another
+    /// one than before.
+    pub(super) fn note_record(&mut self, now: Instant) -> bool {
+        match &mut self.layer {
+            Layer::Tls(tls) => tls.note_record(now),
+            Layer::Plain | Layer::Unknown => false,
+        }
+    }
+
+    /// Since when a frame has been incomplete, or the record that it lies in. A data
+    /// connection has no frames, and its records may wait for a slow peer.
+    pub(super) fn unfinished_since(&self) -> Option<Instant> {
+        let record = match &self.layer {
+            Layer::Tls(tls) if self.data.is_none() => tls.record_since(),
+            Layer::Tls(_) | Layer::Plain | Layer::Unknown => None,
+        };
+        [self.partial_since, record].into_iter().flatten().min()
+    }
+
     /// Reads from a TLS client, or takes what was read of it already, and appends
     /// the plaintext to `plain`.
     pub(super) fn read_tls(
@@ -229,6 +252,11 @@ impl Connection {
         }
         self.drain_plain()?;
         self.update_interest(poll)
+    }
+
+    /// Forgets the media that waits; answers stay.
+    pub(super) fn drop_media(&mut self) {
+        self.queue.drop_media();
     }
 
     /// Whether the kernel has taken everything.

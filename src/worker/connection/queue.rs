@@ -79,6 +79,11 @@ impl OutQueue {
         dropped
     }
 
+    /// Drops all media but a frame that has begun.
+    pub(super) fn drop_media(&mut self) {
+        while self.drop_oldest() {}
+    }
+
     fn drop_oldest(&mut self) -> bool {
         let mut start = 0;
         for i in 0..self.frames.len() {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::net::{FiveTuple, HashSeed, Map, map};
 use crate::tls::State;
-use crate::tls::dtls::{Front, Limits, Session};
+use crate::tls::dtls::{Front, Hello, Limits, Session};
 use crate::turn::Client;
 use crate::worker::token::{ConnectionId, Token};
 
@@ -20,11 +20,18 @@ pub(in crate::worker) struct DtlsClient {
     pub(super) idle_since: Instant,
     /// When its timer fires; others armed for it before count no more.
     pub(super) timer: Option<Instant>,
+    /// The session at the same address that takes the place of this one once its
+    /// handshake is done.
+    successor: Option<ConnectionId>,
 }
 
 impl DtlsClient {
     pub(super) fn client(&self) -> Client {
         Client { five_tuple: self.five_tuple, link: Token::Dtls(self.id).link() }
+    }
+
+    fn address(&self) -> (SocketAddr, SocketAddr) {
+        (self.five_tuple.client.socket(), self.five_tuple.server)
     }
 
     fn is_half_open(&self) -> bool {
@@ -73,8 +80,42 @@ impl DtlsClients {
         }
     }
 
+    /// The session of a client; not the one that is to take its place.
     pub(super) fn find(&self, client: SocketAddr, server: SocketAddr) -> Option<ConnectionId> {
         self.by_address.get(&(client, server)).copied()
+    }
+
+    /// Which of the sessions at the address of `known` began with a hello.
+    pub(super) fn begun_with(
+        &self,
+        known: ConnectionId,
+        hello: &Hello<'_>,
+    ) -> Option<ConnectionId> {
+        let mut both = [Some(known), self.get(known)?.successor].into_iter().flatten();
+        both.find(|id| self.get(*id).is_some_and(|c| c.session.began_with(hello)))
+    }
+
+    /// Which of the sessions at the address of `known` a datagram is for. While there
+    /// are two, one of them shakes hands, and the other has done that.
+    pub(super) fn receiver(&self, known: ConnectionId, datagram: &[u8]) -> ConnectionId {
+        let successor = self.get(known).and_then(|client| client.successor);
+        successor.filter(|_| belongs_to_handshake(datagram)).unwrap_or(known)
+    }
+
+    /// The session that gives way when another one begins at its address: one whose
+    /// handshake is not done.
+    pub(super) fn unfinished(&self, known: ConnectionId) -> Option<ConnectionId> {
+        let client = self.get(known)?;
+        client.successor.or_else(|| client.is_half_open().then_some(known))
+    }
+
+    /// The session whose place this one is to take.
+    pub(super) fn predecessor(&self, id: ConnectionId) -> Option<ConnectionId> {
+        self.by_address.get(&self.get(id)?.address()).copied().filter(|known| *known != id)
+    }
+
+    pub(in crate::worker) fn ids(&self) -> Vec<ConnectionId> {
+        self.slots.iter().filter_map(|slot| Some(slot.client.as_ref()?.id)).collect()
     }
 
     pub(super) fn get(&self, id: ConnectionId) -> Option<&DtlsClient> {
@@ -89,7 +130,8 @@ impl DtlsClients {
 
     /// Whether there is room for another handshake.
     pub(super) fn has_room(&self) -> bool {
-        self.half_open < self.most.handshakes && self.by_address.len() < self.most.sessions
+        let sessions = self.slots.len() - self.free.len();
+        self.half_open < self.most.handshakes && sessions < self.most.sessions
     }
 
     pub(super) fn insert(
@@ -106,10 +148,19 @@ impl DtlsClients {
         let slot = &mut self.slots[index as usize];
         slot.generation = slot.generation.wrapping_add(1);
         let id = ConnectionId { index, generation: slot.generation };
-        let client = DtlsClient { id, session, five_tuple, listener, idle_since: now, timer: None };
+        let client = DtlsClient {
+            id,
+            session,
+            five_tuple,
+            listener,
+            idle_since: now,
+            timer: None,
+            successor: None,
+        };
         self.half_open += usize::from(client.is_half_open());
+        let known = *self.by_address.entry(client.address()).or_insert(id);
         slot.client = Some(Box::new(client));
-        self.by_address.insert((five_tuple.client.socket(), five_tuple.server), id);
+        self.set_successor(known, (known != id).then_some(id));
         id
     }
 
@@ -131,10 +182,31 @@ impl DtlsClients {
         let client = self.slots[id.index as usize].client.take()?;
         self.half_open -= usize::from(half_open);
         self.free.push(id.index);
-        let address = (client.five_tuple.client.socket(), client.five_tuple.server);
-        if self.by_address.get(&address) == Some(&id) {
-            self.by_address.remove(&address);
+        let known = self.by_address.get(&client.address()).copied();
+        match (known, client.successor) {
+            (Some(known), _) if known != id => self.set_successor(known, None),
+            (_, Some(successor)) => {
+                self.by_address.insert(client.address(), successor);
+            }
+            (_, None) => {
+                self.by_address.remove(&client.address());
+            }
         }
         Some(client)
     }
+
+    fn set_successor(&mut self, known: ConnectionId, successor: Option<ConnectionId>) {
+        if let Some(client) = self.get_mut(known) {
+            client.successor = successor;
+        }
+    }
+}
+
+/// Whether a datagram begins with something of a handshake. Alerts and data with
+/// keys are for the session that has them.
+fn belongs_to_handshake(datagram: &[u8]) -> bool {
+    const CHANGE_CIPHER_SPEC: u8 = 20;
+    const HANDSHAKE: u8 = 22;
+    let plaintext = datagram.get(3..5) == Some(&[0, 0]);
+    plaintext || matches!(datagram.first(), Some(&(CHANGE_CIPHER_SPEC | HANDSHAKE)))
 }

@@ -14,7 +14,7 @@ use super::packets::Origin;
 use super::token::{ConnectionId, Token};
 use crate::io::{Arena, Body, Outgoing, SLOT, SlotId};
 use crate::net::{FiveTuple, Now, Transport};
-use crate::tls::dtls::{Hello, Session, Verdict as FrontVerdict, starts_with_hello};
+use crate::tls::dtls::{Session, Verdict as FrontVerdict, starts_with_hello};
 use crate::tls::{MAX_PLAINTEXT, State};
 use crate::turn::{Client, Input, Verdict};
 
@@ -42,9 +42,13 @@ impl Worker {
         // Also of a client that has forgotten its session.
         if known.is_none() || starts_with_hello(datagram) {
             match self.dtls.front.receive(now, from, server, datagram) {
-                FrontVerdict::Verified(hello) if self.is_new(known, &hello) => {
+                FrontVerdict::Verified(hello) => {
+                    let begun = known.and_then(|id| self.dtls.begun_with(id, &hello));
                     let hello = datagram.to_vec();
-                    return self.begin_session(now, arrival, known, &hello);
+                    return match begun {
+                        Some(id) => self.on_record(now, arrival, id),
+                        None => self.begin_session(now, arrival, known, &hello),
+                    };
                 }
                 FrontVerdict::Answer(answer) => {
                     return self.send_to_stranger(arrival.listener, server, from, &answer);
@@ -53,20 +57,17 @@ impl Worker {
                     self.egress.losses.no_session += 1;
                     return;
                 }
-                FrontVerdict::Verified(_) | FrontVerdict::Drop(_) => {}
+                FrontVerdict::Drop(_) => {}
             }
         }
         if let Some(id) = known {
+            let id = self.dtls.receiver(id, &self.arena.bytes(slot)[..len]);
             self.on_record(now, arrival, id);
         }
     }
 
-    fn is_new(&self, known: Option<ConnectionId>, hello: &Hello<'_>) -> bool {
-        let client = known.and_then(|id| self.dtls.get(id));
-        client.is_none_or(|client| !client.session.began_with(hello))
-    }
-
-    /// A verified ClientHello: the session that was there, if any, is over.
+    /// A verified ClientHello. The session that was there goes on until the handshake
+    /// of the new one is done (RFC 6347 section 4.2.8).
     fn begin_session(
         &mut self,
         now: Now,
@@ -75,11 +76,9 @@ impl Worker {
         datagram: &[u8],
     ) {
         let Arrival { listener, from, server, .. } = arrival;
-        if let Some(id) = known {
-            self.end_session(now, id);
-        }
         let Some(certificates) = self.certificates.clone() else { return };
-        if !self.dtls.has_room() {
+        let stale = known.and_then(|id| self.dtls.unfinished(id));
+        if stale.is_none() && !self.dtls.has_room() {
             self.egress.losses.refused_connections += 1;
             return;
         }
@@ -89,6 +88,7 @@ impl Worker {
         };
         match Session::accept(&certificates, self.dtls.limits, &hello, now.mono) {
             Ok(session) => {
+                stale.inspect(|id| self.forget_session(now, *id));
                 let five_tuple = FiveTuple::new(Transport::Dtls, from, server);
                 let id = self.dtls.insert(now.mono, session, five_tuple, listener);
                 self.send_pending(id, 0);
@@ -109,6 +109,10 @@ impl Worker {
         let was_half_open = self.dtls.is_half_open(id);
         let Some(client) = self.dtls.get_mut(id) else { return };
         let mut received = client.session.receive(now.mono, &self.arena.bytes(slot)[..len]);
+        let connected = client.session.state() == State::Connected;
+        if let Some(old) = self.dtls.predecessor(id).filter(|_| connected) {
+            self.forget_session(now, old);
+        }
         // The session has its own copy: what it means can lie where it lay.
         let mut at = 0;
         while received.is_ok() && at + MAX_PLAINTEXT <= SLOT {
@@ -229,10 +233,15 @@ impl Worker {
         self.watch_session(now, id);
     }
 
-    fn end_session(&mut self, now: Now, id: ConnectionId) {
+    pub(super) fn end_session(&mut self, now: Now, id: ConnectionId) {
         let Some(client) = self.dtls.get_mut(id) else { return };
         client.session.close();
         self.send_pending(id, 0);
+        self.forget_session(now, id);
+    }
+
+    /// Ends a session without a word, since its client has none to hear it with.
+    fn forget_session(&mut self, now: Now, id: ConnectionId) {
         if let Some(client) = self.dtls.remove(id) {
             let Client { five_tuple, link } = client.client();
             self.core.handle_input(now, Input::LinkClosed { five_tuple, link });

@@ -254,12 +254,16 @@ impl Worker {
             return self.peer_is_over(now, id);
         };
         let (room, scratch) = (&mut self.cipher, &mut self.egress.streams);
-        match flow.go_on(connection, stream, token, room, scratch, &self.poll) {
-            Ok(Progress { over: false, again, .. }) => {
-                if again {
-                    self.spliced.push(id);
-                }
-            }
+        let progress = flow.go_on(connection, stream, token, room, scratch, &self.poll);
+        let (bytes_to_peer, bytes_to_client) = flow.take_passed();
+        if bytes_to_peer + bytes_to_client > 0 {
+            let link = PeerLink(token);
+            let passed = Input::PeerTraffic { link, bytes_to_peer, bytes_to_client };
+            self.core.handle_input(now, passed);
+        }
+        match progress {
+            Ok(Progress { over: false, again: false, .. }) => {}
+            Ok(Progress { over: false, again: true, .. }) => self.spliced.push(id),
             Ok(_) | Err(_) => self.peer_is_over(now, id),
         }
     }
