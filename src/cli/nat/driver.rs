@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream, UdpSocket};
+use tokio::signal::unix::Signal;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::sleep_until;
@@ -139,7 +140,11 @@ struct Driver {
 }
 
 /// Runs a discovery to its end, or to the first Ctrl-C.
-pub(super) async fn drive(question: Question, binding: Binding) -> Result<Report, Stopped> {
+pub(super) async fn drive(
+    question: Question,
+    binding: Binding,
+    mut interrupts: Signal,
+) -> Result<Report, Stopped> {
     let (events, mut inbox) = mpsc::channel(BACKLOG);
     let mut driver = Driver {
         binding: Arc::new(binding),
@@ -147,8 +152,6 @@ pub(super) async fn drive(question: Question, binding: Binding) -> Result<Report
         sockets: HashMap::new(),
         events,
     };
-    let interrupted = tokio::signal::ctrl_c();
-    tokio::pin!(interrupted);
     loop {
         driver.act().await;
         if let Some(report) = driver.discovery.report() {
@@ -157,7 +160,7 @@ pub(super) async fn drive(question: Question, binding: Binding) -> Result<Report
         let due = driver.discovery.poll_timeout().unwrap_or_else(Instant::now);
         tokio::select! {
             biased;
-            _ = &mut interrupted => {
+            _ = interrupts.recv() => {
                 driver.discovery.interrupt();
                 tell("Interrupted; this is what is known.");
             }

@@ -11,6 +11,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use tokio::signal::unix::{SignalKind, signal};
+
 use super::screen::{escaped_json, printable};
 use super::{print, tell};
 use crate::config::{format_duration, parse_duration};
@@ -121,9 +123,18 @@ fn discover(args: &Args) -> Result<Report, Stopped> {
         .build()
         .map_err(|e| Stopped::new(Outcome::Local, format!("no runtime: {e}")))?;
     let done = runtime.block_on(async {
-        let (binding, question) = prepare(args).await?;
+        // Before the first packet: from then on Ctrl-C asks for what is known.
+        let mut interrupts = signal(SignalKind::interrupt())
+            .map_err(|e| Stopped::new(Outcome::Local, format!("no signals: {e}")))?;
+        let (binding, question) = tokio::select! {
+            biased;
+            _ = interrupts.recv() => {
+                return Err(Stopped::new(Outcome::Inconclusive, "interrupted".to_owned()));
+            }
+            prepared = prepare(args) => prepared?,
+        };
         announce(args, &question, &binding);
-        driver::drive(question, binding).await
+        driver::drive(question, binding, interrupts).await
     });
     // A lookup that still waits for a name server is not waited for.
     runtime.shutdown_background();
