@@ -829,6 +829,8 @@ proxies = ["10.0.0.2", "2001:db8::/32"]
 idle-timeout = "90s"
 frame-timeout = "5s"
 queue = "128KiB"
+[udp]
+offload = false
 [workers]
 count = 4
 [log]

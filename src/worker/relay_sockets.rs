@@ -29,6 +29,8 @@ pub struct RelayConfig {
     pub recv_buffer: Option<usize>,
     /// Send buffer in bytes; `None`: the system's default.
     pub send_buffer: Option<usize>,
+    /// Whether datagrams come and go in trains.
+    pub offload: bool,
 }
 
 /// Relay sockets by [`RelayId::index`].
@@ -333,6 +335,7 @@ impl RelaySockets {
             send_buffer: self.config.send_buffer,
             recv_tos: true,
             recv_errors: true,
+            offload: self.config.offload,
             ..UdpOptions::default()
         };
         UdpSocket::bind(SocketAddr::new(ip, port), &options)

@@ -12,6 +12,7 @@ mod send;
 #[cfg(test)]
 mod tests;
 
+use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -19,10 +20,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use super::socket;
 
 pub use error::IcmpError;
-pub use recv::{Datagram, Received, RecvBatch};
+pub use recv::{Received, RecvBatch, Train};
 pub use send::{SendBatch, SendReport};
 
-/// The most datagrams one system call receives or sends.
+/// The most trains of datagrams one system call receives or sends.
 pub const BATCH: usize = 64;
 
 /// A bound, unconnected, non-blocking UDP socket of one address family.
@@ -33,6 +34,9 @@ pub struct UdpSocket {
     /// Whether received datagrams carry control messages. When not, the kernel
     /// is not offered a buffer for them.
     control: bool,
+    /// Whether neighbours of one length may leave as one train. Unset for good
+    /// when the kernel refuses: some ways out (IPsec) cannot cut trains.
+    segmentation: Cell<bool>,
     fragmentation: Fragmentation,
 }
 
@@ -56,6 +60,10 @@ pub struct UdpOptions {
     /// Queue the ICMP errors that datagrams sent from this socket cause, for
     /// [`UdpSocket::recv_error`].
     pub recv_errors: bool,
+    /// Let the kernel join datagrams of one sender that come together (UDP_GRO),
+    /// and hand it datagrams to one destination as one train to cut (UDP_SEGMENT):
+    /// each train costs about as much as one datagram.
+    pub offload: bool,
     /// Whether datagrams may be fragmented.
     pub fragmentation: Fragmentation,
 }
@@ -86,7 +94,8 @@ impl UdpSocket {
         let socket = Self {
             fd,
             family: IpFamily::of(&addr),
-            control: options.packet_info || options.recv_tos,
+            control: options.packet_info || options.recv_tos || options.offload,
+            segmentation: Cell::new(options.offload),
             fragmentation: options.fragmentation,
         };
         socket.set_up(options)?;
@@ -135,6 +144,10 @@ impl UdpSocket {
         on(options.packet_info, names.level, names.packet_info)?;
         on(options.recv_tos, names.level, names.recv_tos)?;
         on(options.recv_errors, names.level, names.recv_errors)?;
+        if options.offload {
+            // A kernel without it (before 5.0) hands over one datagram at a time.
+            let _ = socket::set_option(fd, libc::SOL_UDP, libc::UDP_GRO, 1);
+        }
         self.set_fragmentation(options.fragmentation)?;
         if let Some(bytes) = options.recv_buffer {
             socket::set_buffer(fd, libc::SO_RCVBUFFORCE, libc::SO_RCVBUF, bytes)?;

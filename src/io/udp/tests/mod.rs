@@ -1,5 +1,7 @@
 //! UDP over loopback, both families.
 
+mod trains;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
@@ -30,7 +32,7 @@ impl Plane {
     }
 
     /// Waits for `count` datagrams and returns each with its bytes.
-    fn receive(&mut self, socket: &UdpSocket, count: usize) -> Vec<(Datagram, Vec<u8>)> {
+    fn receive(&mut self, socket: &UdpSocket, count: usize) -> Vec<(Train, Vec<u8>)> {
         let mut all = Vec::new();
         while all.len() < count {
             wait_for(socket, Interest::READ);
