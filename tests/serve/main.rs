@@ -29,3 +29,4 @@ mod streams;
 mod sys;
 mod tcp_relay;
 mod tls;
+mod trains;
