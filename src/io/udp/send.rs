@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd;
 
 use super::control::ControlBuffer;
 use super::error::is_icmp;
-use super::{BATCH, UdpSocket};
+use super::{BATCH, Mode, UdpSocket};
 use crate::io::address::RawAddr;
 use crate::io::arena::Arena;
 use crate::io::outgoing::{NO_PIECE, Outgoing, PIECES, gather};
@@ -55,18 +55,14 @@ impl UdpSocket {
         let mut report = SendReport::default();
         let mut rest = order;
         while !rest.is_empty() && !report.full {
-            let (run, dont_fragment) = next_run(messages, rest);
+            let (run, mode) = next_run(self.usual_mode(), messages, rest);
             rest = &rest[run.len()..];
             // A property of the socket: IPv4 has no control message for it.
-            if dont_fragment && self.set_dont_fragment(true).is_err() {
+            if self.enter_mode(mode).is_err() {
                 report.dropped_error += run.len();
                 continue;
             }
             self.send_run(scratch, arena, messages, run, &mut report);
-            if dont_fragment {
-                // It worked a moment ago with the same option.
-                let _ = self.set_dont_fragment(false);
-            }
         }
         report.dropped_full += rest.len();
         report
@@ -84,7 +80,11 @@ impl UdpSocket {
             && let message = &messages[only as usize]
             && is_plain(message)
         {
-            return send_each(&[single(message)], report, |_| self.sendto(message, arena));
+            let refused = send_trains(&[single(message)], report, |_| self.sendto(message, arena));
+            if refused.is_some() {
+                self.send_alone(scratch, arena, message, report);
+            }
+            return;
         }
         let mut rest = run;
         while !rest.is_empty() && !report.full {
@@ -108,7 +108,7 @@ impl UdpSocket {
         let trains = std::mem::take(&mut scratch.trains);
         let (mut next, mut rest) = (0, order);
         while next < trains.len() {
-            // A train that is refused ends the call; its datagrams go alone.
+            // What is refused ends the call; its datagrams go alone.
             let refused = send_trains(&trains[next..], report, |from| {
                 self.sendmmsg(scratch, next + from, trains.len())
             });
@@ -117,9 +117,7 @@ impl UdpSocket {
             let len = trains[next + train].len;
             let refused = report.dropped_error;
             for &index in &rest[before..before + len] {
-                let message = &messages[index as usize];
-                scratch.describe_train(self, arena, messages, &[index], (BATCH, PIECES_MAX));
-                send_each(&[single(message)], report, |_| self.sendmmsg(scratch, BATCH, BATCH + 1));
+                self.send_alone(scratch, arena, &messages[index as usize], report);
             }
             if report.dropped_error == refused {
                 self.note_refusal(&error, messages[rest[before] as usize].wire_len());
@@ -128,6 +126,30 @@ impl UdpSocket {
             rest = &rest[before + len..];
         }
         scratch.trains = trains;
+    }
+
+    /// Sends one message, in fragments if it must be and may be.
+    fn send_alone(
+        &self,
+        scratch: &mut SendBatch,
+        arena: &Arena,
+        message: &Outgoing,
+        report: &mut SendReport,
+    ) {
+        let alone = std::slice::from_ref(message);
+        scratch.describe_train(self, arena, alone, &[0], (BATCH, PIECES_MAX));
+        let mut send = || {
+            let send = |_| self.sendmmsg(scratch, BATCH, BATCH + 1);
+            send_trains(&[single(message)], report, send).is_some()
+        };
+        let mode = self.mode.get();
+        let mut refused = send();
+        if refused && mode == Mode::Whole && self.set_mode(Mode::Fragmentable).is_ok() {
+            refused = send();
+            // It was in this mode a moment ago.
+            let _ = self.set_mode(mode);
+        }
+        report.dropped_error += usize::from(refused);
     }
 
     /// Learns from the refusal of a train whose datagrams, `segment` bytes each,
@@ -178,13 +200,20 @@ impl UdpSocket {
 }
 
 /// The longest start of `order` that agrees about fragmentation, and what it
-/// agrees on.
+/// agrees on. Short datagrams are sent in the usual mode.
 #[inline]
-fn next_run<'a>(messages: &[Outgoing], order: &'a [u32]) -> (&'a [u32], bool) {
-    let flag = |index: &u32| messages[*index as usize].dont_fragment;
-    let dont_fragment = order.first().is_some_and(flag);
-    let len = order.iter().position(|index| flag(index) != dont_fragment).unwrap_or(order.len());
-    (&order[..len], dont_fragment)
+fn next_run<'a>(usual: Mode, messages: &[Outgoing], order: &'a [u32]) -> (&'a [u32], Mode) {
+    let mode = |index: &u32| {
+        let message = &messages[*index as usize];
+        match message.dont_fragment {
+            true => Mode::Whole,
+            false if message.wire_len() <= SEGMENT_SAFE => usual,
+            false => Mode::Fragmentable,
+        }
+    };
+    let first = order.first().map_or(usual, mode);
+    let len = order.iter().position(|index| mode(index) != first).unwrap_or(order.len());
+    (&order[..len], first)
 }
 
 /// How many messages at the start of `order` can leave as one train: all to one
@@ -232,25 +261,22 @@ struct Described {
     dont_fragment: bool,
 }
 
+impl Described {
+    fn has_another_way(&self, error: &io::Error) -> bool {
+        let too_large = error.raw_os_error() == Some(libc::EMSGSIZE);
+        self.len > 1 || (too_large && !self.dont_fragment)
+    }
+}
+
 fn single(message: &Outgoing) -> Described {
     Described { len: 1, dont_fragment: message.dont_fragment }
 }
 
-/// As [`send_trains`], for trains of one.
-#[inline]
-fn send_each(
-    trains: &[Described],
-    report: &mut SendReport,
-    send: impl FnMut(usize) -> io::Result<usize>,
-) {
-    let refused = send_trains(trains, report, send);
-    debug_assert!(refused.is_none(), "a single message is refused for good");
-}
-
 /// Calls `send` from the first unsent train on until all are sent, dropped or
 /// refused. `send` returns how many went, or why the first did not. Ends early at
-/// a refused train of several messages, of which only some may be at fault:
-/// returns which, and why.
+/// one that can be sent in another way, and returns which, and why: a train of
+/// several messages, of which only some may be at fault, or a message that is too
+/// large to leave whole, but need not.
 #[inline]
 fn send_trains(
     trains: &[Described],
@@ -285,7 +311,7 @@ fn send_trains(
                 return None;
             }
             Failure::DeviceFull => report.dropped_full += train.len,
-            Failure::Refused if train.len > 1 => return Some((next, error)),
+            Failure::Refused if train.has_another_way(&error) => return Some((next, error)),
             Failure::Refused => report.dropped_error += 1,
         }
         next += 1;
@@ -471,7 +497,9 @@ mod tests {
             assert_eq!(next, *asked);
             answer.map_err(io::Error::from_raw_os_error)
         };
-        send_each(&vec![Described { len: 1, dont_fragment }; count], &mut report, send);
+        let refused =
+            send_trains(&vec![Described { len: 1, dont_fragment }; count], &mut report, send);
+        assert!(refused.is_none());
         assert_eq!(steps.next(), None, "calls that were not made");
         report
     }
@@ -522,9 +550,13 @@ mod tests {
         let mut arena = Arena::new(1).unwrap();
         let body = Body { slot: arena.take().unwrap(), start: 0, end: 1 };
         let plain = Outgoing::new(([127, 0, 0, 1], 9).into(), body);
-        let messages = [plain, Outgoing { dont_fragment: true, ..plain }];
-        assert_eq!(next_run(&messages, &[0, 0, 1]), (&[0, 0][..], false));
-        assert_eq!(next_run(&messages, &[1, 0, 1]), (&[1][..], true));
-        assert_eq!(next_run(&messages, &[0; BATCH + 1]).0.len(), BATCH + 1);
+        let large = Body { end: 1 + SEGMENT_SAFE as u32, ..body };
+        let large = Outgoing::new(([127, 0, 0, 1], 9).into(), large);
+        let messages = [plain, Outgoing { dont_fragment: true, ..plain }, large];
+        let (v4, v6) = (Mode::Whole, Mode::Fragmentable);
+        assert_eq!(next_run(v6, &messages, &[0, 0, 1]), (&[0, 0][..], Mode::Fragmentable));
+        assert_eq!(next_run(v6, &messages, &[1, 0, 1]), (&[1][..], Mode::Whole));
+        assert_eq!(next_run(v4, &messages, &[0, 1, 0, 2]), (&[0, 1, 0][..], Mode::Whole));
+        assert_eq!(next_run(v4, &messages, &[2, 2, 0]), (&[2, 2][..], Mode::Fragmentable));
     }
 }

@@ -10,7 +10,6 @@ const OFFLOAD: UdpOptions = UdpOptions {
     recv_buffer: Some(1 << 22),
     send_buffer: Some(1 << 22),
     recv_errors: false,
-    fragmentation: Fragmentation::Allowed,
 };
 
 /// A datagram as the one who receives it sees it.
