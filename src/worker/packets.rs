@@ -8,7 +8,7 @@ use std::ops::Range;
 use super::Worker;
 use super::dtls::Arrival;
 use super::token::Token;
-use crate::io::{Body, Event, Header, Outgoing, SlotId, Train, UdpSocket};
+use crate::io::{Body, Header, Outgoing, SlotId, Train, UdpSocket};
 use crate::net::{FiveTuple, Now, PeerAddr, Transport};
 use crate::stun::{Kind, classify};
 use crate::turn::{Client, Forward, Input, MAX_REPLY, RelayId, Verdict};
@@ -172,33 +172,30 @@ impl Worker {
     }
 
     /// Reads a ready relay socket, with at most `budget` datagrams; returns how many
-    /// of the budget were used.
+    /// of the budget were used. What is left is read in the next turn.
     pub(super) fn on_relay_ready(
         &mut self,
         now: Now,
         id: RelayId,
-        event: &Event,
+        has_error: bool,
         budget: usize,
     ) -> usize {
-        if event.error {
-            self.read_errors(now, id);
-        }
-        if !event.readable {
-            return 0;
-        }
+        let errors_left = has_error && !self.read_errors(now, id);
         let budget = budget.min(RELAY_BUDGET);
         let mut asked = RELAY_BATCH.min(budget);
         let mut used = 0;
-        while used < budget {
+        let mut drained = false;
+        while used < budget && !drained {
             self.make_room(now, asked + DTLS_SLOTS);
-            let Some(relay) = self.relays.get(id) else { break };
+            let Some(relay) = self.relays.get(id) else { return used };
             let received = relay.socket.recv_batch(&mut self.arena, &mut self.received, asked);
             let Ok(received) = received else { break };
             used += self.relay_received(now, id, received.count).max(1);
-            if received.drained {
-                break;
-            }
+            drained = received.drained;
             asked = (budget.saturating_sub(used)).min(RELAY_BUDGET - RELAY_BATCH);
+        }
+        if errors_left || !drained {
+            self.relays.add_ready(id, errors_left);
         }
         used
     }
@@ -225,14 +222,16 @@ impl Worker {
         taken
     }
 
-    fn read_errors(&mut self, now: Now, relay: RelayId) {
+    /// Reads the ICMP errors of a relay socket; true when none are left.
+    fn read_errors(&mut self, now: Now, relay: RelayId) -> bool {
         for _ in 0..ERROR_BUDGET {
-            let Some(socket) = self.relays.get(relay) else { return };
-            let Ok(Some(error)) = socket.socket.recv_error() else { return };
+            let Some(socket) = self.relays.get(relay) else { return true };
+            let Ok(Some(error)) = socket.socket.recv_error() else { return true };
             let peer = PeerAddr::new(error.peer);
             let (icmp_type, code, info) = (error.icmp_type, error.code, error.info);
             self.core.handle_input(now, Input::Icmp { relay, peer, icmp_type, code, info });
         }
+        false
     }
 
     /// Hands a part of a packet to the egress.

@@ -47,7 +47,7 @@ impl Worker {
             match self.dtls.front.receive(now, from, server, datagram) {
                 FrontVerdict::Verified(hello) if self.is_new(known, &hello) => {
                     let hello = datagram.to_vec();
-                    self.begin_session(now, arrival, known, &hello);
+                    self.begin_session(now, &arrival, known, &hello);
                     return room;
                 }
                 FrontVerdict::Answer(answer) => {
@@ -76,11 +76,11 @@ impl Worker {
     fn begin_session(
         &mut self,
         now: Now,
-        arrival: Arrival,
+        arrival: &Arrival,
         known: Option<ConnectionId>,
         datagram: &[u8],
     ) {
-        let Arrival { listener, from, server, .. } = arrival;
+        let Arrival { listener, from, server, .. } = *arrival;
         if let Some(id) = known {
             self.end_session(now, id);
         }
