@@ -124,6 +124,7 @@ pub(super) static SECTIONS: &[Section] = &[
     },
     Section { name: "tls", doc: "TLS and DTLS.", keys: TLS },
     Section { name: "tcp", doc: "Client connections over TCP.", keys: TCP },
+    Section { name: "udp", doc: "UDP sockets, those of clients and of peers.", keys: UDP },
     Section {
         name: "backends",
         doc: "Servers that get the TCP connections that are not for TURN, so that port 443 is shared with \
@@ -440,6 +441,12 @@ static TCP: &[Key] = &[
         doc: "Bound of each connection's output queue. A client slower than its peers loses the oldest data.",
     ),
 ];
+
+static UDP: &[Key] = &[key!(
+    "udp.offload", udp.offload, Flag,
+    doc: "Pass datagrams that belong together to and from the kernel as one (UDP GSO and GRO).",
+    more: "It saves more than half of the CPU time; turn it off where a network driver gets it wrong.",
+)];
 
 static BACKENDS: &[Key] = &[
     key!(

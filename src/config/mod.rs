@@ -66,6 +66,8 @@ pub struct Config {
     pub tls: Tls,
     /// Client connections over TCP.
     pub tcp: Tcp,
+    /// UDP sockets.
+    pub udp: Udp,
     /// Where connections go that are not for TURN.
     pub backends: Backends,
     /// Threads.
@@ -290,6 +292,13 @@ pub struct Tcp {
     pub queue: usize,
     /// Whose PROXY protocol headers are believed.
     pub proxies: Vec<IpNet>,
+}
+
+/// `[udp]`: UDP sockets.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Udp {
+    /// Whether datagrams go to and come from the kernel in trains.
+    pub offload: bool,
 }
 
 /// `[backends]`: where connections go that are not for TURN.
@@ -577,6 +586,12 @@ impl Default for Tcp {
             frame_timeout: Duration::from_secs(10),
             queue: 256 * 1024,
         }
+    }
+}
+
+impl Default for Udp {
+    fn default() -> Self {
+        Self { offload: true }
     }
 }
 

@@ -129,6 +129,7 @@ fn assemble(
         ports: Arc::new(PortTable::new(locals, &core.relay.ports)),
         recv_buffer: settings::buffer(config.relay.socket_recv_buffer),
         send_buffer: settings::buffer(config.relay.socket_send_buffer),
+        offload: config.udp.offload,
     };
     let boxes = (0..count).map(|_| Mailbox::new()).collect::<io::Result<Vec<_>>>()?;
     let (mailboxes, posts): (Vec<_>, Vec<_>) = boxes.into_iter().unzip();
@@ -242,7 +243,7 @@ fn open(config: &Config, listeners: &Listeners) -> Result<Sockets, Failure> {
     let dtls = tls && config.tls.dtls;
     for (list, plain, name) in [(&listeners.udp, true, "udp"), (&listeners.dtls, false, "dtls")] {
         for &address in list {
-            let socket = UdpSocket::bind(address, &udp_options(address));
+            let socket = UdpSocket::bind(address, &udp_options(address, config.udp.offload));
             let socket = socket.map_err(|error| cannot_listen(name, address, &error))?;
             sockets.udp.push(DatagramListener { socket, plain, dtls });
         }
@@ -257,13 +258,14 @@ fn open(config: &Config, listeners: &Listeners) -> Result<Sockets, Failure> {
     Ok(sockets)
 }
 
-fn udp_options(address: SocketAddr) -> UdpOptions {
+fn udp_options(address: SocketAddr, offload: bool) -> UdpOptions {
     UdpOptions {
         reuse_port: true,
         recv_buffer: Some(LISTENER_BUFFER),
         send_buffer: Some(LISTENER_BUFFER),
         packet_info: address.ip().is_unspecified(),
         recv_tos: true,
+        offload,
         ..UdpOptions::default()
     }
 }

@@ -6,21 +6,27 @@
 use std::io;
 use std::ptr::NonNull;
 
+use super::outgoing::Body;
+
 /// The largest UDP datagram, in bytes, with or without receive offload.
 pub const MAX_DATAGRAM: usize = 65_535;
 
-/// Bytes of one slot: any datagram, and at least 2 KiB behind it to write a
-/// reply into.
+/// Bytes of one slot: any datagram or train of them, and behind it as much again
+/// for what is made of them: replies, plaintext. Pages that nobody writes to cost
+/// nothing.
 ///
 /// The last 64 make the distance between slots an odd number of cache lines
-/// (1,057). Were it a multiple of a large power of two, the first lines of all
+/// (2,305). Were it a multiple of a large power of two, the first lines of all
 /// packets, the ones every packet touches, would share a few cache sets and
 /// evict one another. An odd distance walks through all sets of a cache with a
 /// power of two of them before it meets the first again.
-pub const SLOT: usize = 65_536 + 2_048 + 64;
+pub const SLOT: usize = 2 * 65_536 + ROOM + 64;
+
+/// Bytes behind a train that are free even when as much was written as it has.
+const ROOM: usize = 16_384;
 
 const _: () = assert!(SLOT.is_multiple_of(64) && (SLOT / 64) % 2 == 1);
-const _: () = assert!(SLOT - MAX_DATAGRAM >= 2_048);
+const _: () = assert!(SLOT - 2 * MAX_DATAGRAM >= ROOM);
 
 /// One buffer of an [`Arena`]. It stays a valid index after a reset, but then
 /// names whatever the next batch writes there.
@@ -43,6 +49,8 @@ pub struct Arena {
     base: NonNull<u8>,
     slots: u32,
     next: u32,
+    /// The slot that [`store`](Self::store) fills, and how far it has.
+    shelf: Option<(SlotId, usize)>,
 }
 
 // SAFETY: the arena is the only owner of its mapping, like a `Vec<u8>`.
@@ -79,7 +87,7 @@ impl Arena {
             return Err(io::Error::last_os_error());
         }
         let base = NonNull::new(base.cast()).expect("mmap never returns page zero unasked");
-        Ok(Self { base, slots: count, next: 0 })
+        Ok(Self { base, slots: count, next: 0, shelf: None })
     }
 
     /// Takes a free slot; `None` when the batch has used them all. The slot
@@ -101,6 +109,20 @@ impl Arena {
         Some(SlotId(first))
     }
 
+    /// Copies a message of ours into a slot that it shares with others of its kind;
+    /// `None` when there is no room for it.
+    pub fn store(&mut self, message: &[u8]) -> Option<Body> {
+        let fits = self.shelf.filter(|(_, used)| used + message.len() <= SLOT);
+        let (slot, start) = match fits {
+            Some(shelf) => shelf,
+            None => (self.take()?, 0),
+        };
+        let end = start + message.len();
+        self.bytes_mut(slot).get_mut(start..end)?.copy_from_slice(message);
+        self.shelf = Some((slot, end));
+        Some(Body { slot, start: start as u32, end: end as u32 })
+    }
+
     /// Gives back the last `count` slots taken.
     #[inline]
     pub(super) fn give_back(&mut self, count: usize) {
@@ -118,6 +140,7 @@ impl Arena {
     #[inline]
     pub fn reset(&mut self) {
         self.next = 0;
+        self.shelf = None;
     }
 
     /// The whole buffer of a slot, [`SLOT`] bytes.
@@ -201,6 +224,23 @@ mod tests {
         arena.bytes_mut(b).fill(2);
         assert!(arena.bytes(a).iter().all(|&byte| byte == 1));
         assert_eq!(arena.bytes(a).len(), SLOT);
+    }
+
+    #[test]
+    fn stored_messages_share_a_slot_until_it_is_full() {
+        let mut arena = Arena::new(3).unwrap();
+        let received = arena.take().unwrap();
+        let bodies: Vec<Body> = (0..3).map(|i| arena.store(&[i; SLOT / 2]).unwrap()).collect();
+        assert_eq!(bodies.iter().map(|body| body.slot == received).collect::<Vec<_>>(), [false; 3]);
+        assert_eq!((bodies[0].slot, bodies[1].slot), (received.behind(1), received.behind(1)));
+        assert_eq!(bodies[2].slot, received.behind(2));
+        for (i, body) in bodies.iter().enumerate() {
+            assert_eq!(body.of(&arena), [i as u8; SLOT / 2]);
+        }
+        assert_eq!(arena.store(&[0; SLOT]), None, "no slot is left");
+        arena.reset();
+        assert_eq!(arena.store(b"abc").unwrap().slot, received);
+        assert_eq!(arena.store(&[0; SLOT + 1]), None, "longer than a slot");
     }
 
     #[test]

@@ -44,6 +44,5 @@ pub use poll::{Event, Events, Interest, Poll, Waker};
 pub use splice::Pipe;
 pub use tcp::{Accept, ReadOutcome, StreamBatch, TcpListener, TcpStream};
 pub use udp::{
-    Datagram, Fragmentation, IcmpError, Received, RecvBatch, SendBatch, SendReport, UdpOptions,
-    UdpSocket,
+    IcmpError, Received, RecvBatch, SendBatch, SendReport, Train, UdpOptions, UdpSocket,
 };

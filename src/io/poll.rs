@@ -1,4 +1,4 @@
-//! Readiness of many descriptors (epoll, level-triggered) and a knock from
+//! Readiness of many descriptors (epoll) and a knock from
 //! another thread (eventfd).
 
 use std::cell::Cell;
@@ -12,9 +12,10 @@ use super::socket::{check, check_len, int, millis_up};
 
 /// Waits for readiness of any number of descriptors.
 ///
-/// Level-triggered: a descriptor is reported again until what it reports has
-/// been dealt with, so a loop may read part of a queue and come back. Errors and
-/// hang-ups are always reported, whatever the interest.
+/// A descriptor is reported again until what it reports has been dealt with, so a
+/// loop may read part of a queue and come back; one added with
+/// [`Interest::READ_ONCE`] is not. Errors and hang-ups are always reported,
+/// whatever the interest.
 ///
 /// The descriptor of a `Poll` becomes readable when any of its members is ready,
 /// so one `Poll` can be waited for inside another loop ([`AsFd`]).
@@ -156,6 +157,9 @@ impl Interest {
     pub const NONE: Self = Self(0);
     /// Something to read, or to accept.
     pub const READ: Self = Self(libc::EPOLLIN as u32);
+    /// Something to read, told once (edge-triggered): whoever is told reads until
+    /// nothing is left, or remembers to. It saves the kernel looking again.
+    pub const READ_ONCE: Self = Self((libc::EPOLLIN | libc::EPOLLET) as u32);
     /// Room to write.
     pub const WRITE: Self = Self(libc::EPOLLOUT as u32);
     /// Both.

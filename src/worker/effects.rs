@@ -4,7 +4,7 @@ use super::Worker;
 use super::mailbox::Mail;
 use super::relay_sockets::Held;
 use super::token::Token;
-use crate::io::{Body, Outgoing};
+use crate::io::Outgoing;
 use crate::net::Now;
 use crate::turn::{
     Client, Event, Input, Output, PortRequest, RelayId, RelayTransport, ShardMessage, Traffic,
@@ -115,9 +115,7 @@ impl Worker {
         if self.arena.free_slots() == 0 {
             self.flush(now);
         }
-        let Some(slot) = self.arena.take() else { return };
-        self.arena.bytes_mut(slot)[..message.len()].copy_from_slice(message);
-        let body = Body { slot, start: 0, end: message.len() as u32 };
+        let Some(body) = self.arena.store(message) else { return };
         let mut outgoing = Outgoing::new(client.five_tuple.client.socket(), body);
         match Token::decode(client.link.0) {
             Token::Udp(index) => {

@@ -322,17 +322,21 @@ impl Worker {
         self.mail.deliver();
     }
 
-    /// Reads the ready relay sockets. What the budget leaves is ready the next time
-    /// too, and the kernel starts with others then.
+    /// Reads the ready relay sockets, each once. Those that the budget leaves come
+    /// first the next time.
     fn on_relays(&mut self, now: Now, events: &Events) {
-        let mut budget = RELAY_BUDGET;
         for event in events.iter() {
+            if let Token::Relay(relay) = Token::decode(event.token) {
+                self.relays.add_ready(relay, event.error);
+            }
+        }
+        let mut budget = RELAY_BUDGET;
+        for _ in 0..self.relays.ready_count() {
             if budget == 0 {
                 return;
             }
-            if let Token::Relay(relay) = Token::decode(event.token) {
-                budget = budget.saturating_sub(self.on_relay_ready(now, relay, &event, budget));
-            }
+            let Some((relay, has_error)) = self.relays.next_ready() else { return };
+            budget = budget.saturating_sub(self.on_relay_ready(now, relay, has_error, budget));
         }
     }
 
@@ -376,6 +380,9 @@ impl Worker {
 
     /// How long the next wait may take.
     fn timeout(&self) -> Option<Duration> {
+        if self.relays.ready_count() > 0 {
+            return Some(Duration::ZERO);
+        }
         let deadlines =
             [self.core.poll_timeout(), self.stream_timers.next(), self.accept_paused_until];
         let wait = deadlines.into_iter().flatten().min().map(|at| self.clock.until(at));

@@ -3,25 +3,29 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::ops::Range;
 
 use super::Worker;
 use super::dtls::Arrival;
 use super::token::Token;
-use crate::io::{Body, Datagram, Event, Header, Outgoing, SlotId, UdpSocket};
+use crate::io::{Body, Header, Outgoing, SlotId, Train, UdpSocket};
 use crate::net::{FiveTuple, Now, PeerAddr, Transport};
 use crate::stun::{Kind, classify};
 use crate::turn::{Client, Forward, Input, MAX_REPLY, RelayId, Verdict};
 
-/// Datagrams taken from a listener with one call.
+/// Trains taken from a listener with one call. Most are of one datagram.
 const LISTENER_BATCH: usize = 64;
 
-/// Datagrams taken from a listener per turn, when it has that many.
+/// Datagrams after which a listener has to wait for the next turn.
 const LISTENER_BUDGET: usize = 256;
 
-/// Datagrams first asked of a relay socket: most have one or two.
+/// Slots for what DTLS sessions have to say to one batch.
+const DTLS_SLOTS: usize = 32;
+
+/// Trains first asked of a relay socket: most have one or two.
 const RELAY_BATCH: usize = 8;
 
-/// Datagrams taken from a relay socket per turn, when it has more.
+/// Datagrams after which a relay socket has to wait for the next turn.
 const RELAY_BUDGET: usize = 64;
 
 /// ICMP errors taken from a relay socket per turn.
@@ -77,81 +81,81 @@ pub(super) struct Origin {
     pub(super) tos: u8,
 }
 
-fn arrival(listener: usize, datagram: &Datagram, server: SocketAddr) -> Arrival {
-    let Datagram { slot, len, from, tos, .. } = *datagram;
-    Arrival { listener, slot, len, from, server, tos }
-}
-
-/// The bytes of an answer of `len` bytes, which lies behind its request.
-fn behind(slot: SlotId, request: usize, len: usize) -> Body {
-    let start = request as u32;
-    Body { slot, start, end: start + len as u32 }
-}
-
 impl Worker {
     pub(super) fn on_udp_ready(&mut self, now: Now, index: usize) {
-        for _ in 0..LISTENER_BUDGET / LISTENER_BATCH {
-            if self.receive_from_clients(now, index) {
-                return;
-            }
+        let mut budget = LISTENER_BUDGET;
+        while budget > 0 {
+            let taken = self.receive_from_clients(now, index);
+            budget = budget.saturating_sub(taken.unwrap_or(budget));
         }
     }
 
-    /// Takes one batch from a listener; true when that was all there is.
-    fn receive_from_clients(&mut self, now: Now, index: usize) -> bool {
-        let UdpListener { plain, dtls, .. } = self.udp[index];
-        // What sessions have to say takes slots of its own.
-        self.make_room(now, if dtls { 4 * LISTENER_BATCH } else { LISTENER_BATCH });
+    /// Takes one batch from a listener; returns how many datagrams it had, or
+    /// `None` when that was all there is.
+    fn receive_from_clients(&mut self, now: Now, index: usize) -> Option<usize> {
+        let UdpListener { dtls, .. } = self.udp[index];
+        self.make_room(now, LISTENER_BATCH + if dtls { DTLS_SLOTS } else { 0 });
         let listener = &self.udp[index];
         // An error here is about memory; the loop will come back.
         let received =
             listener.socket.recv_batch(&mut self.arena, &mut self.received, LISTENER_BATCH);
-        let Ok(received) = received else { return true };
-        let link = Token::Udp(index as u32).link();
-        let local = listener.local;
+        let Ok(received) = received else { return None };
+        let mut taken = 0;
         for i in 0..received.count {
-            let datagram = self.received.at(i);
-            if datagram.truncated {
+            let train = self.received.at(i);
+            if train.truncated {
                 self.egress.losses.truncated += 1;
                 continue;
             }
-            let server = datagram.local.map_or(local, |ip| SocketAddr::new(ip, local.port()));
-            if dtls && self.is_dtls(datagram.slot, datagram.len) {
-                self.on_dtls(now, arrival(index, &datagram, server));
+            taken += train.datagrams().len();
+            self.on_train(now, index, &train);
+        }
+        (!received.drained).then_some(taken)
+    }
+
+    /// What a client has sent through a listener. Answers lie behind it.
+    fn on_train(&mut self, now: Now, index: usize, train: &Train) {
+        let UdpListener { plain, dtls, local, .. } = self.udp[index];
+        let server = train.local.map_or(local, |ip| SocketAddr::new(ip, local.port()));
+        let five_tuple = FiveTuple::new(Transport::Udp, train.from, server);
+        let client = Client { five_tuple, link: Token::Udp(index as u32).link() };
+        let (slot, tos) = (train.slot, train.tos);
+        let mut room = train.len;
+        for datagram in train.datagrams() {
+            if dtls && self.is_dtls(slot, &datagram) {
+                let arrival =
+                    Arrival { listener: index, slot, datagram, from: train.from, server, tos };
+                room = self.on_dtls(now, &arrival, room);
                 continue;
             }
             if !plain {
                 self.egress.losses.no_session += 1;
                 continue;
             }
-            let five_tuple = FiveTuple::new(Transport::Udp, datagram.from, server);
-            let client = Client { five_tuple, link };
-            let (packet, room) = self.arena.split(datagram.slot, datagram.len);
-            let reply = room.get_mut(..MAX_REPLY).unwrap_or_default();
-            let verdict = self.core.on_client(now, client, packet, reply);
-            let origin = Origin { slot: datagram.slot, start: 0, tos: datagram.tos };
-            match verdict {
+            let origin = Origin { slot, start: datagram.start as u32, tos };
+            let (packets, free) = self.arena.split(slot, room);
+            let reply = free.get_mut(..MAX_REPLY).unwrap_or_default();
+            match self.core.on_client(now, client, &packets[datagram], reply) {
                 Verdict::Forward(forward) => self.forward(origin, &forward),
                 Verdict::Reply { len } => {
-                    let body = behind(datagram.slot, datagram.len, len);
-                    self.reply(index, server, datagram.from, body);
+                    self.reply(index, server, train.from, body(slot, room, len));
+                    room += len;
                 }
                 Verdict::ReplyFrom { len, server, client } => {
-                    let body = behind(datagram.slot, datagram.len, len);
                     match self.listener_at(server) {
-                        Some(index) => self.reply(index, server, client, body),
+                        Some(index) => self.reply(index, server, client, body(slot, room, len)),
                         None => self.egress.losses.no_listener += 1,
                     }
+                    room += len;
                 }
                 // Only connections are handed over.
                 Verdict::Queued | Verdict::HandOver { .. } | Verdict::Drop(_) => {}
             }
         }
-        received.drained
     }
 
-    fn is_dtls(&self, slot: SlotId, len: usize) -> bool {
-        classify(&self.arena.bytes(slot)[..len]) == Kind::Dtls
+    fn is_dtls(&self, slot: SlotId, datagram: &Range<usize>) -> bool {
+        classify(&self.arena.bytes(slot)[datagram.clone()]) == Kind::Dtls
     }
 
     /// Sends an answer through a listener.
@@ -169,62 +173,66 @@ impl Worker {
     }
 
     /// Reads a ready relay socket, with at most `budget` datagrams; returns how many
-    /// of the budget were used.
+    /// of the budget were used. What is left is read in the next turn.
     pub(super) fn on_relay_ready(
         &mut self,
         now: Now,
         id: RelayId,
-        event: &Event,
+        has_error: bool,
         budget: usize,
     ) -> usize {
-        if event.error {
-            self.read_errors(now, id);
-        }
-        if !event.readable {
-            return 0;
-        }
+        let errors_left = has_error && !self.read_errors(now, id);
         let budget = budget.min(RELAY_BUDGET);
         let mut asked = RELAY_BATCH.min(budget);
         let mut used = 0;
-        while used < budget {
-            // Data for a DTLS client takes a slot more.
-            self.make_room(now, 2 * asked);
-            let Some(relay) = self.relays.get(id) else { break };
+        let mut drained = false;
+        while used < budget && !drained {
+            self.make_room(now, asked + DTLS_SLOTS);
+            let Some(relay) = self.relays.get(id) else { return used };
             let received = relay.socket.recv_batch(&mut self.arena, &mut self.received, asked);
             let Ok(received) = received else { break };
-            self.relay_received(now, id, received.count);
-            used += received.count.max(1);
-            if received.drained {
-                break;
-            }
+            used += self.relay_received(now, id, received.count).max(1);
+            drained = received.drained;
             asked = (budget.saturating_sub(used)).min(RELAY_BUDGET - RELAY_BATCH);
+        }
+        if errors_left || !drained {
+            self.relays.add_ready(id, errors_left);
         }
         used
     }
 
-    fn relay_received(&mut self, now: Now, id: RelayId, count: usize) {
+    /// What peers have sent to a relay socket; returns how many datagrams it was.
+    fn relay_received(&mut self, now: Now, id: RelayId, count: usize) -> usize {
+        let mut taken = 0;
         for i in 0..count {
-            let datagram = self.received.at(i);
-            if datagram.truncated {
+            let train = self.received.at(i);
+            if train.truncated {
                 self.egress.losses.truncated += 1;
                 continue;
             }
-            let from = PeerAddr::new(datagram.from);
-            if let Verdict::Forward(forward) = self.core.on_peer(now, id, from, datagram.len) {
-                let origin = Origin { slot: datagram.slot, start: 0, tos: datagram.tos };
-                self.forward(origin, &forward);
+            let from = PeerAddr::new(train.from);
+            for datagram in train.datagrams() {
+                taken += 1;
+                if let Verdict::Forward(forward) = self.core.on_peer(now, id, from, datagram.len())
+                {
+                    let start = datagram.start as u32;
+                    self.forward(Origin { slot: train.slot, start, tos: train.tos }, &forward);
+                }
             }
         }
+        taken
     }
 
-    fn read_errors(&mut self, now: Now, relay: RelayId) {
+    /// Reads the ICMP errors of a relay socket; true when none are left.
+    fn read_errors(&mut self, now: Now, relay: RelayId) -> bool {
         for _ in 0..ERROR_BUDGET {
-            let Some(socket) = self.relays.get(relay) else { return };
-            let Ok(Some(error)) = socket.socket.recv_error() else { return };
+            let Some(socket) = self.relays.get(relay) else { return true };
+            let Ok(Some(error)) = socket.socket.recv_error() else { return true };
             let peer = PeerAddr::new(error.peer);
             let (icmp_type, code, info) = (error.icmp_type, error.code, error.info);
             self.core.handle_input(now, Input::Icmp { relay, peer, icmp_type, code, info });
         }
+        false
     }
 
     /// Hands a part of a packet to the egress.
@@ -277,6 +285,11 @@ impl Worker {
     }
 }
 
+/// `len` bytes of a slot, from `start` on.
+fn body(slot: SlotId, start: usize, len: usize) -> Body {
+    Body { slot, start: start as u32, end: (start + len) as u32 }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -326,6 +339,7 @@ mod tests {
             ports: Arc::new(PortTable::new([], &(1..=1))),
             recv_buffer: None,
             send_buffer: None,
+            offload: true,
         };
         let (connect, idle) = (Duration::from_secs(1), Duration::from_secs(1));
         let passing = BackendLimits { connections: 1, connect, idle };

@@ -1,6 +1,6 @@
 //! The relay sockets of a worker: opened and closed at the core's word.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -29,6 +29,8 @@ pub struct RelayConfig {
     pub recv_buffer: Option<usize>,
     /// Send buffer in bytes; `None`: the system's default.
     pub send_buffer: Option<usize>,
+    /// Whether datagrams come and go in trains.
+    pub offload: bool,
 }
 
 /// Relay sockets by [`RelayId::index`].
@@ -37,6 +39,9 @@ pub(super) struct RelaySockets {
     sockets: Vec<Option<RelaySocket>>,
     /// Bound to the ports that are set aside, so that nobody else gets them.
     held: HashMap<RelayedAddr, UdpSocket>,
+    /// Those to read, in the order in which they have waited. The kernel tells of
+    /// each only once.
+    ready: VecDeque<RelayId>,
     random: PortChoice,
     /// Per family, how many addresses were used.
     turns: [usize; 2],
@@ -48,6 +53,10 @@ pub(super) struct RelaySocket {
     pub(super) socket: UdpSocket,
     local: RelayedAddr,
     pub(super) chain: Chain,
+    /// Whether it is in the queue of those to read.
+    is_ready: bool,
+    /// Whether ICMP errors are to be read, too.
+    has_error: bool,
 }
 
 /// A socket on its way to another worker, which gets its port.
@@ -85,6 +94,7 @@ impl RelaySockets {
             config,
             sockets: Vec::new(),
             held: HashMap::new(),
+            ready: VecDeque::new(),
             random: PortChoice::default(),
             turns: [0; 2],
         }
@@ -98,6 +108,35 @@ impl RelaySockets {
     #[inline]
     pub(super) fn get_mut(&mut self, id: RelayId) -> Option<&mut RelaySocket> {
         self.sockets.get_mut(id.index())?.as_mut().filter(|relay| relay.id == id)
+    }
+
+    /// Has a relay socket read in its turn.
+    #[inline]
+    pub(super) fn add_ready(&mut self, id: RelayId, has_error: bool) {
+        let Some(relay) = self.get_mut(id) else { return };
+        relay.has_error |= has_error;
+        if !std::mem::replace(&mut relay.is_ready, true) {
+            self.ready.push_back(id);
+        }
+    }
+
+    /// The relay socket that has waited longest to be read, and whether it has
+    /// errors. One that has more than is taken must be added again.
+    #[inline]
+    pub(super) fn next_ready(&mut self) -> Option<(RelayId, bool)> {
+        let id = self.ready.pop_front()?;
+        // Those closed since then have nothing.
+        let has_error = self.get_mut(id).is_some_and(|relay| {
+            relay.is_ready = false;
+            std::mem::take(&mut relay.has_error)
+        });
+        Some((id, has_error))
+    }
+
+    /// How many wait to be read.
+    #[inline]
+    pub(super) fn ready_count(&self) -> usize {
+        self.ready.len()
     }
 
     pub(super) fn open(
@@ -146,14 +185,15 @@ impl RelaySockets {
         socket: UdpSocket,
         poll: &Poll,
     ) -> io::Result<()> {
-        if let Err(error) = poll.add(&socket, Token::Relay(id).encode(), Interest::READ) {
+        if let Err(error) = poll.add(&socket, Token::Relay(id).encode(), Interest::READ_ONCE) {
             self.config.ports.free(local.ip(), local.port());
             return Err(error);
         }
         if self.sockets.len() <= id.index() {
             self.sockets.resize_with(id.index() + 1, || None);
         }
-        let relay = RelaySocket { id, socket, local, chain: Chain::default() };
+        let chain = Chain::default();
+        let relay = RelaySocket { id, socket, local, chain, is_ready: false, has_error: false };
         if let Some(old) = self.sockets[id.index()].replace(relay) {
             // Given up before it was answered; its CloseRelay is still to come and
             // will not find it.
@@ -333,6 +373,7 @@ impl RelaySockets {
             send_buffer: self.config.send_buffer,
             recv_tos: true,
             recv_errors: true,
+            offload: self.config.offload,
             ..UdpOptions::default()
         };
         UdpSocket::bind(SocketAddr::new(ip, port), &options)

@@ -212,6 +212,8 @@ proxies = ["10.0.0.2", "2001:db8::/32"]
 idle-timeout = "90s"
 frame-timeout = "5s"
 queue = "128KiB"
+[udp]
+offload = false
 [backends]
 servers = [
     { names = ["WWW.example.org", "*.example.org"], alpn = ["h2"], address = "127.0.0.1:9443", proxy-protocol = "v2" },

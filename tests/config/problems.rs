@@ -27,7 +27,7 @@ fn an_unknown_key_gets_a_hint() {
         ("[workers]\nzzzz = 1", ":2: workers.zzzz: unknown key; [workers] has count"),
         (
             "[zzzz]\n",
-            ":1: zzzz: unknown; the sections are listen, relay, auth, stun, nat-discovery, turn, alternate, limits, peers, tls, tcp, backends, workers, log",
+            ":1: zzzz: unknown; the sections are listen, relay, auth, stun, nat-discovery, turn, alternate, limits, peers, tls, tcp, udp, backends, workers, log",
         ),
         ("relay.prots = \"5000-6000\"", ":1: relay.prots: unknown key; did you mean relay.ports?"),
     ] {

@@ -30,3 +30,4 @@ mod streams;
 mod sys;
 mod tcp_relay;
 mod tls;
+mod trains;

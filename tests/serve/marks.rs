@@ -80,3 +80,44 @@ fn dont_fragment(server: &Server, family: Family) {
     send(3002, false);
     assert_eq!(peer.receive().0.len(), 3002, "{family}: the one before may not be fragmented");
 }
+
+#[test]
+fn short_datagrams_leave_in_fragments_where_the_way_is_narrower() {
+    const NAME: &str = "short_datagrams_leave_in_fragments_where_the_way_is_narrower";
+    if !sys::enter_network_namespace() {
+        return skip(NAME, "a network namespace needs root");
+    }
+    let only_v4 = r#"["127.0.0.1:@port@"]"#;
+    let setup = Setup::new()
+        .set("listen.udp", only_v4)
+        .set("listen.tcp", only_v4)
+        .set("relay.addresses", r#"["127.0.0.1"]"#);
+    // Too narrow for IPv6, and for what is short enough to carry DF, which must
+    // not cost it its way.
+    let mtu = Command::new("ip").args(["link", "set", "lo", "mtu", "900"]).status();
+    assert!(mtu.is_ok_and(|status| status.success()));
+    let mut server = setup.start();
+    let mut client = server.udp();
+    let relayed = relayed(&client.allocate(Allocate::default()).unwrap());
+    let peer = Peer::v4();
+    client.channel_bind(None, peer.addr()).unwrap();
+    // Alone and as trains.
+    for count in [1, 5] {
+        for length in [600, 871, 872, 873, 1_200, 1_500] {
+            for nth in 0..count {
+                client.client().send(peer.addr(), &vec![nth; length], false);
+            }
+            client.flush().unwrap();
+            for nth in 0..count {
+                assert_eq!(peer.receive().0, vec![nth; length]);
+            }
+            (0..count).for_each(|nth| peer.send(relayed, &vec![nth; length]));
+            for nth in 0..count {
+                let got = client.expect_data(crate::setup::DEADLINE).unwrap();
+                assert_eq!(got.data, vec![nth; length]);
+            }
+        }
+    }
+    let totals = server.stop();
+    assert_eq!(crate::setup::number(&totals, "lost_send_refused"), 0, "{totals}");
+}

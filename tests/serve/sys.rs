@@ -25,6 +25,12 @@ pub(crate) fn set_tos(socket: RawFd, v6: bool, tos: u8) {
     set_option(socket, level, name, libc::c_int::from(tos));
 }
 
+/// Has the kernel cut what a UDP socket sends into datagrams of that length; 0: as
+/// it is.
+pub(crate) fn set_segment(socket: RawFd, bytes: u16) {
+    set_option(socket, libc::SOL_UDP, libc::UDP_SEGMENT, libc::c_int::from(bytes));
+}
+
 /// Receives a datagram and its DSCP and ECN.
 pub(crate) fn receive_with_tos(socket: &impl AsRawFd, v6: bool) -> (Vec<u8>, u8) {
     let (level, name) = if v6 {

@@ -19,25 +19,33 @@ const fn space(data: usize) -> usize {
     HEADER + data.next_multiple_of(align_of::<libc::cmsghdr>())
 }
 
-// IPv6 needs the most: a local address and a traffic class. Where UDP_GRO comes
-// in, it adds one `int` per datagram.
+// IPv6 needs the most: a local address, a traffic class, and the length of the
+// segments, which is an `int` on its way in.
 const _: () = assert!(
-    space(size_of::<libc::in6_pktinfo>()) + space(size_of::<libc::c_int>()) <= ControlBuffer::LEN
+    space(size_of::<libc::in6_pktinfo>()) + 2 * space(size_of::<libc::c_int>())
+        <= ControlBuffer::LEN
 );
 const _: () = assert!(HEADER.is_multiple_of(align_of::<libc::cmsghdr>()));
 const _: () = assert!(align_of::<ControlBuffer>() >= align_of::<libc::cmsghdr>());
 
 impl ControlBuffer {
     /// Capacity in bytes.
-    pub(super) const LEN: usize = 64;
+    pub(super) const LEN: usize = 96;
 
     pub(super) const EMPTY: Self = Self([0; Self::LEN]);
 
-    /// The control messages of an outgoing datagram: its source address and its
-    /// TOS byte. Returns how many bytes they take. An address of the other
-    /// family is left out; the kernel then chooses.
+    /// The control messages of what leaves: the source address, the TOS byte, and
+    /// the length of the datagrams that it is to be cut into. Returns how many
+    /// bytes they take. An address of the other family is left out; the kernel
+    /// then chooses.
     #[inline]
-    pub(super) fn encode(&mut self, family: IpFamily, from: Option<IpAddr>, tos: u8) -> usize {
+    pub(super) fn encode(
+        &mut self,
+        family: IpFamily,
+        from: Option<IpAddr>,
+        tos: u8,
+        segment: Option<u16>,
+    ) -> usize {
         let names = family.options();
         let mut at = 0;
         match (family, from) {
@@ -59,6 +67,9 @@ impl ControlBuffer {
             let value = libc::c_int::from(tos).to_ne_bytes();
             at = self.put(at, names.level, names.tos_message, &value);
         }
+        if let Some(segment) = segment {
+            at = self.put(at, libc::SOL_UDP, libc::UDP_SEGMENT, &segment.to_ne_bytes());
+        }
         at
     }
 
@@ -66,10 +77,15 @@ impl ControlBuffer {
     #[inline]
     pub(super) fn decode(&self, family: IpFamily, len: usize) -> Arrival {
         let names = family.options();
-        let mut arrival = Arrival { local: None, tos: 0 };
+        let mut arrival = Arrival { local: None, tos: 0, segment: None };
         for message in messages(&self.0[..len.min(Self::LEN)]) {
             if message.level == names.level {
                 arrival.note(family, names, &message);
+            } else if message.level == libc::SOL_UDP && message.kind == libc::UDP_GRO {
+                arrival.segment = message
+                    .data
+                    .first_chunk()
+                    .and_then(|&value| usize::try_from(libc::c_int::from_ne_bytes(value)).ok());
             }
         }
         arrival
@@ -96,6 +112,8 @@ impl ControlBuffer {
 pub(super) struct Arrival {
     pub(super) local: Option<IpAddr>,
     pub(super) tos: u8,
+    /// Bytes of each datagram but the last, where the kernel has joined several.
+    pub(super) segment: Option<usize>,
 }
 
 impl Arrival {
@@ -167,7 +185,7 @@ mod tests {
         ];
         for (family, ip) in cases {
             let mut buffer = ControlBuffer::EMPTY;
-            let len = buffer.encode(family, Some(ip), 0xb8);
+            let len = buffer.encode(family, Some(ip), 0xb8, Some(1200));
             let arrival = buffer.decode(family, len);
             assert_eq!((arrival.local, arrival.tos), (Some(ip), 0xb8));
         }
@@ -176,16 +194,16 @@ mod tests {
     #[test]
     fn nothing_asked_takes_no_space() {
         let mut buffer = ControlBuffer::EMPTY;
-        assert_eq!(buffer.encode(IpFamily::V4, None, 0), 0);
+        assert_eq!(buffer.encode(IpFamily::V4, None, 0, None), 0);
         let other_family = "2001:db8::2".parse().unwrap();
-        assert_eq!(buffer.encode(IpFamily::V4, Some(other_family), 0), 0);
+        assert_eq!(buffer.encode(IpFamily::V4, Some(other_family), 0, None), 0);
     }
 
     #[test]
     fn cut_off_messages_are_left_alone() {
         let mut buffer = ControlBuffer::EMPTY;
         let ip = "2001:db8::2".parse().unwrap();
-        let len = buffer.encode(IpFamily::V6, Some(ip), 1);
+        let len = buffer.encode(IpFamily::V6, Some(ip), 1, Some(1));
         for len in 0..len {
             let arrival = buffer.decode(IpFamily::V6, len);
             assert!(arrival.local.is_none() || arrival.local == Some(ip));

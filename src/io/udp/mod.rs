@@ -12,6 +12,7 @@ mod send;
 #[cfg(test)]
 mod tests;
 
+use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -19,10 +20,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use super::socket;
 
 pub use error::IcmpError;
-pub use recv::{Datagram, Received, RecvBatch};
+pub use recv::{Received, RecvBatch, Train};
 pub use send::{SendBatch, SendReport};
 
-/// The most datagrams one system call receives or sends.
+/// The most trains of datagrams one system call receives or sends.
 pub const BATCH: usize = 64;
 
 /// A bound, unconnected, non-blocking UDP socket of one address family.
@@ -33,11 +34,15 @@ pub struct UdpSocket {
     /// Whether received datagrams carry control messages. When not, the kernel
     /// is not offered a buffer for them.
     control: bool,
-    fragmentation: Fragmentation,
+    /// Whether neighbours of one length may leave as one train. Unset for good
+    /// when the kernel refuses: some ways out (IPsec) cannot cut trains.
+    segmentation: Cell<bool>,
+    /// The mode that the socket is in.
+    mode: Cell<Mode>,
 }
 
 /// How a UDP socket is set up. The default is that of a relay socket without
-/// any extra: every field off, fragmentation allowed.
+/// any extra: every field off.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct UdpOptions {
     /// Share the port with other sockets of this user; the kernel spreads
@@ -56,23 +61,23 @@ pub struct UdpOptions {
     /// Queue the ICMP errors that datagrams sent from this socket cause, for
     /// [`UdpSocket::recv_error`].
     pub recv_errors: bool,
-    /// Whether datagrams may be fragmented.
-    pub fragmentation: Fragmentation,
+    /// Let the kernel join datagrams of one sender that come together (UDP_GRO),
+    /// and hand it datagrams to one destination as one train to cut (UDP_SEGMENT):
+    /// each train costs about as much as one datagram.
+    pub offload: bool,
 }
 
-/// Whether the datagrams of a socket may be fragmented on their way.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Fragmentation {
-    /// DF is never set; what is too large is fragmented. For IPv4 the kernel is
-    /// also told not to believe ICMP about path MTUs: without DF it has no use
-    /// for it, an attacker has, and the errors that datagrams sent with
-    /// [`dont_fragment`](super::Outgoing::dont_fragment) cause stay readable
-    /// (in the plain "don't" mode the kernel hides them).
-    #[default]
-    Allowed,
-    /// DF is always set; sending what exceeds the known path MTU fails with
-    /// EMSGSIZE.
-    Forbidden,
+/// Whether what a socket sends may be fragmented on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    /// DF is set (IPv4), or it leaves unfragmented (IPv6). What exceeds the path MTU
+    /// as the kernel knows it fails with EMSGSIZE.
+    Whole,
+    /// DF is not set, and what is too large is fragmented. For IPv4 the kernel is
+    /// also told not to believe ICMP about path MTUs: without DF it has no use for
+    /// it, and the errors that datagrams sent whole have caused stay readable (in
+    /// the plain "don't" mode the kernel hides them).
+    Fragmentable,
 }
 
 impl UdpSocket {
@@ -86,8 +91,9 @@ impl UdpSocket {
         let socket = Self {
             fd,
             family: IpFamily::of(&addr),
-            control: options.packet_info || options.recv_tos,
-            fragmentation: options.fragmentation,
+            control: options.packet_info || options.recv_tos || options.offload,
+            segmentation: Cell::new(options.offload),
+            mode: Cell::new(Mode::Fragmentable),
         };
         socket.set_up(options)?;
         socket::bind(socket.as_fd(), &addr)?;
@@ -115,16 +121,6 @@ impl UdpSocket {
         Ok((size(libc::SO_RCVBUF)?, size(libc::SO_SNDBUF)?))
     }
 
-    /// Sets (or unsets) DF on what is sent from now on; unset means back to the
-    /// mode the socket was bound with. `send_batch` does this by itself around
-    /// messages that ask for it.
-    ///
-    /// # Errors
-    /// None that a correct program sees.
-    pub fn set_dont_fragment(&self, on: bool) -> io::Result<()> {
-        self.set_fragmentation(if on { Fragmentation::Forbidden } else { self.fragmentation })
-    }
-
     fn set_up(&self, options: &UdpOptions) -> io::Result<()> {
         let fd = self.as_fd();
         let names = self.family.options();
@@ -135,7 +131,11 @@ impl UdpSocket {
         on(options.packet_info, names.level, names.packet_info)?;
         on(options.recv_tos, names.level, names.recv_tos)?;
         on(options.recv_errors, names.level, names.recv_errors)?;
-        self.set_fragmentation(options.fragmentation)?;
+        if options.offload {
+            // A kernel without it (before 5.0) hands over one datagram at a time.
+            let _ = socket::set_option(fd, libc::SOL_UDP, libc::UDP_GRO, 1);
+        }
+        self.set_mode(self.usual_mode())?;
         if let Some(bytes) = options.recv_buffer {
             socket::set_buffer(fd, libc::SO_RCVBUFFORCE, libc::SO_RCVBUF, bytes)?;
         }
@@ -145,13 +145,31 @@ impl UdpSocket {
         Ok(())
     }
 
-    fn set_fragmentation(&self, mode: Fragmentation) -> io::Result<()> {
+    /// The mode for most datagrams. Those of IPv4 carry DF when they are so short
+    /// that no link should have to fragment them, because the kernel need not find
+    /// a fragment identification for them then (RFC 6864 section 4), a tenth of the
+    /// cost of relaying.
+    fn usual_mode(&self) -> Mode {
+        match self.family {
+            IpFamily::V4 => Mode::Whole,
+            IpFamily::V6 => Mode::Fragmentable,
+        }
+    }
+
+    /// Puts the socket into a mode: a system call if it is in the other one.
+    fn enter_mode(&self, mode: Mode) -> io::Result<()> {
+        if self.mode.get() == mode { Ok(()) } else { self.set_mode(mode) }
+    }
+
+    fn set_mode(&self, mode: Mode) -> io::Result<()> {
         let names = self.family.options();
-        let mode = match mode {
-            Fragmentation::Allowed => names.may_fragment,
-            Fragmentation::Forbidden => names.dont_fragment,
+        let value = match mode {
+            Mode::Whole => names.whole,
+            Mode::Fragmentable => names.fragmentable,
         };
-        socket::set_option(self.as_fd(), names.level, names.mtu_discover, mode)
+        socket::set_option(self.as_fd(), names.level, names.mtu_discover, value)?;
+        self.mode.set(mode);
+        Ok(())
     }
 }
 
@@ -187,8 +205,8 @@ struct OptionNames {
     recv_tos: libc::c_int,
     recv_errors: libc::c_int,
     mtu_discover: libc::c_int,
-    may_fragment: libc::c_int,
-    dont_fragment: libc::c_int,
+    fragmentable: libc::c_int,
+    whole: libc::c_int,
     /// The control message with the local address, both directions.
     packet_info_message: libc::c_int,
     /// The control message with the TOS byte, both directions.
@@ -215,8 +233,8 @@ static V4: OptionNames = OptionNames {
     recv_tos: libc::IP_RECVTOS,
     recv_errors: libc::IP_RECVERR,
     mtu_discover: libc::IP_MTU_DISCOVER,
-    may_fragment: libc::IP_PMTUDISC_OMIT,
-    dont_fragment: libc::IP_PMTUDISC_DO,
+    fragmentable: libc::IP_PMTUDISC_OMIT,
+    whole: libc::IP_PMTUDISC_DO,
     packet_info_message: libc::IP_PKTINFO,
     tos_message: libc::IP_TOS,
 };
@@ -229,8 +247,8 @@ static V6: OptionNames = OptionNames {
     mtu_discover: libc::IPV6_MTU_DISCOVER,
     // Not the mode of IPv4: only the sender fragments in IPv6, so it has to
     // believe ICMP about path MTUs.
-    may_fragment: libc::IPV6_PMTUDISC_DONT,
-    dont_fragment: libc::IPV6_PMTUDISC_DO,
+    fragmentable: libc::IPV6_PMTUDISC_DONT,
+    whole: libc::IPV6_PMTUDISC_DO,
     packet_info_message: libc::IPV6_PKTINFO,
     tos_message: libc::IPV6_TCLASS,
 };

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 use std::os::fd::AsRawFd;
 
 use super::control::ControlBuffer;
@@ -16,10 +17,11 @@ use crate::io::outgoing::NO_PIECE;
 const ERRORS_PASSED_OVER: usize = 4;
 
 impl UdpSocket {
-    /// Receives what is there, at most `max` datagrams, [`BATCH`], or as many as
-    /// the arena has free slots, with one system call. Each lies at the start of
-    /// its own slot; read them from `batch`. Nothing there is no error, and
-    /// count zero.
+    /// Receives what is there, at most `max` trains, [`BATCH`], or as many as the
+    /// arena has free slots, with one system call. A train is one datagram, or on
+    /// a socket with `offload` several of one sender that the kernel has joined.
+    /// Each lies at the start of its own slot; read them from `batch`. Nothing
+    /// there is no error, and count zero.
     ///
     /// On a socket with `recv_errors` an ICMP error that came for an earlier
     /// datagram makes the kernel fail the next call once. That says nothing
@@ -100,7 +102,7 @@ impl UdpSocket {
 /// What a receiving call did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Received {
-    /// Datagrams in the batch.
+    /// Trains in the batch.
     pub count: usize,
     /// The socket had no more than that. When not, there may be more.
     pub drained: bool,
@@ -108,13 +110,16 @@ pub struct Received {
     pub icmp_error: bool,
 }
 
-/// One received datagram. Its bytes are the first `len` of `slot`.
+/// What one sender sent: one datagram, or several that the kernel has joined
+/// (UDP_GRO). Their bytes are the first `len` of `slot`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Datagram {
+pub struct Train {
     /// Where it lies.
     pub slot: SlotId,
     /// Its length in bytes, as far as it fitted.
     pub len: usize,
+    /// Bytes of each datagram but the last, which may have fewer.
+    segment: usize,
     /// Its source.
     pub from: SocketAddr,
     /// The local address it came to; with `packet_info` only.
@@ -123,6 +128,19 @@ pub struct Datagram {
     pub tos: u8,
     /// It was longer than the room for it; the rest is lost.
     pub truncated: bool,
+}
+
+impl Train {
+    /// Where in the slot each datagram lies, in the order of their sending. An
+    /// empty datagram is one, too.
+    #[inline]
+    pub fn datagrams(&self) -> impl ExactSizeIterator<Item = Range<usize>> + use<> {
+        let Self { len, segment, .. } = *self;
+        (0..len.div_ceil(segment).max(1)).map(move |nth| {
+            let start = nth * segment;
+            start..len.min(start + segment)
+        })
+    }
 }
 
 /// The arrays that [`UdpSocket::recv_batch`] has the kernel fill; made once, used
@@ -135,7 +153,7 @@ pub struct RecvBatch {
     pieces: Vec<libc::iovec>,
     names: Vec<RawAddr>,
     controls: Vec<ControlBuffer>,
-    /// Slot of the first datagram; the others lie in the ones behind it.
+    /// Slot of the first train; the others lie in the ones behind it.
     first: Option<SlotId>,
     len: usize,
     family: IpFamily,
@@ -179,30 +197,30 @@ impl RecvBatch {
         batch
     }
 
-    /// The datagrams of the last call, in order of arrival.
+    /// The trains of the last call, in order of arrival.
     #[inline]
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = Datagram> + '_ {
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = Train> + '_ {
         (0..self.len).map(|index| self.at(index))
     }
 
-    /// One datagram of the last call, counted from 0 to [`Received::count`].
+    /// One train of the last call, counted from 0 to [`Received::count`].
     ///
     /// # Panics
     /// When the last call received fewer.
     #[inline]
-    pub fn at(&self, index: usize) -> Datagram {
-        assert!(index < self.len, "a datagram that was not received");
+    pub fn at(&self, index: usize) -> Train {
+        assert!(index < self.len, "a train that was not received");
         let header = &self.headers[index];
         let first = self.first.expect("a batch that received has slots");
         let from = self.names[index].decode();
         #[allow(clippy::unnecessary_cast, reason = "not a usize in every C library")]
         let control_len = header.msg_hdr.msg_controllen as usize;
         let arrival = self.controls[index].decode(self.family, control_len);
-        // UDP_GRO belongs here: the control message with the segment size turns
-        // one slot into several datagrams, each a range of it.
-        Datagram {
+        let len = header.msg_len as usize;
+        Train {
             slot: first.behind(index),
-            len: header.msg_len as usize,
+            len,
+            segment: arrival.segment.unwrap_or(len).max(1),
             from: from.expect("the kernel names the source of every Internet datagram"),
             local: arrival.local,
             tos: arrival.tos,

@@ -6,21 +6,41 @@ use std::os::fd::AsRawFd;
 
 use super::control::ControlBuffer;
 use super::error::is_icmp;
-use super::{BATCH, UdpSocket};
+use super::{BATCH, Mode, UdpSocket};
 use crate::io::address::RawAddr;
 use crate::io::arena::Arena;
 use crate::io::outgoing::{NO_PIECE, Outgoing, PIECES, gather};
 use crate::io::socket::check_len;
 
+/// The most datagrams in one train (UDP_SEGMENT). Kernels allow 64, newer ones 128.
+const TRAIN_DATAGRAMS: usize = 64;
+
+/// The most bytes in one train: what a datagram can hold, and headers.
+const TRAIN_BYTES: usize = 65_000;
+
+/// The longest datagram that is worth trying in a train: more does not fit into an
+/// Ethernet frame, and the kernel refuses to cut what it would have to fragment.
+const SEGMENT_MAX: usize = 1_472;
+
+/// A datagram of this length fits through every link (RFC 8200 section 5).
+const SEGMENT_SAFE: usize = 1_232;
+
+/// Pieces that one call can send: several long trains.
+const PIECES_MAX: usize = 4 * TRAIN_DATAGRAMS * PIECES;
+
 impl UdpSocket {
     /// Sends `messages[order[0]]`, `messages[order[1]]` and so on, in that order,
-    /// up to [`BATCH`] with one system call. Never blocks and never fails: UDP
-    /// may lose datagrams, and what could not be sent is counted.
+    /// [`BATCH`] trains with one system call. Never blocks and never fails: UDP may
+    /// lose datagrams, and what could not be sent is counted.
+    ///
+    /// On a socket with `offload`, neighbours of one length and destination leave
+    /// as one train, the last of which may be shorter.
     ///
     /// A message the kernel refuses (too large, no route, forbidden) costs itself
-    /// only. When the send buffer is full the rest is dropped: whatever is queued
-    /// behind it would be late. A pending ICMP error of an earlier datagram fails
-    /// one call, so each message is tried twice before it counts as refused.
+    /// only: a refused train is sent again in single datagrams. When the send
+    /// buffer is full the rest is dropped: whatever is queued behind it would be
+    /// late. A pending ICMP error of an earlier datagram fails one call, so each
+    /// train is tried twice before it counts as refused.
     ///
     /// # Panics
     /// When `order` has an index outside `messages`, a body lies outside its
@@ -35,18 +55,14 @@ impl UdpSocket {
         let mut report = SendReport::default();
         let mut rest = order;
         while !rest.is_empty() && !report.full {
-            let (run, dont_fragment) = next_run(messages, rest);
+            let (run, mode) = next_run(self.usual_mode(), messages, rest);
             rest = &rest[run.len()..];
             // A property of the socket: IPv4 has no control message for it.
-            if dont_fragment && self.set_dont_fragment(true).is_err() {
+            if self.enter_mode(mode).is_err() {
                 report.dropped_error += run.len();
                 continue;
             }
             self.send_run(scratch, arena, messages, run, &mut report);
-            if dont_fragment {
-                // It worked a moment ago with the same option.
-                let _ = self.set_dont_fragment(false);
-            }
         }
         report.dropped_full += rest.len();
         report
@@ -60,19 +76,89 @@ impl UdpSocket {
         run: &[u32],
         report: &mut SendReport,
     ) {
-        let chosen = |index: u32| &messages[index as usize];
-        match *run {
-            [only] if is_plain(chosen(only)) => {
-                let message = chosen(only);
-                send_each(1, report, |_| self.sendto(message, arena), |_| message);
+        if let [only] = *run
+            && let message = &messages[only as usize]
+            && is_plain(message)
+        {
+            let refused = send_trains(&[single(message)], report, |_| self.sendto(message, arena));
+            if refused.is_some() {
+                self.send_alone(scratch, arena, message, report);
             }
-            _ => {
-                for (index, &message) in run.iter().enumerate() {
-                    scratch.describe(self, index, chosen(message), arena);
-                }
-                let send = |next| self.sendmmsg(scratch, next, run.len());
-                send_each(run.len(), report, send, |index| chosen(run[index]));
+            return;
+        }
+        let mut rest = run;
+        while !rest.is_empty() && !report.full {
+            let described = scratch.describe(self, arena, messages, rest);
+            let (now, later) = rest.split_at(described);
+            self.send_described(scratch, arena, messages, now, report);
+            rest = later;
+        }
+        report.dropped_full += rest.len();
+    }
+
+    /// Sends the trains that [`SendBatch::describe`] has made of `order`.
+    fn send_described(
+        &self,
+        scratch: &mut SendBatch,
+        arena: &Arena,
+        messages: &[Outgoing],
+        order: &[u32],
+        report: &mut SendReport,
+    ) {
+        let trains = std::mem::take(&mut scratch.trains);
+        let (mut next, mut rest) = (0, order);
+        while next < trains.len() {
+            // What is refused ends the call; its datagrams go alone.
+            let refused = send_trains(&trains[next..], report, |from| {
+                self.sendmmsg(scratch, next + from, trains.len())
+            });
+            let Some((train, error)) = refused else { break };
+            let before: usize = trains[next..next + train].iter().map(|train| train.len).sum();
+            let len = trains[next + train].len;
+            let refused = report.dropped_error;
+            for &index in &rest[before..before + len] {
+                self.send_alone(scratch, arena, &messages[index as usize], report);
             }
+            if report.dropped_error == refused {
+                self.note_refusal(&error, messages[rest[before] as usize].wire_len());
+            }
+            next += train + 1;
+            rest = &rest[before + len..];
+        }
+        scratch.trains = trains;
+    }
+
+    /// Sends one message, in fragments if it must be and may be.
+    fn send_alone(
+        &self,
+        scratch: &mut SendBatch,
+        arena: &Arena,
+        message: &Outgoing,
+        report: &mut SendReport,
+    ) {
+        let alone = std::slice::from_ref(message);
+        scratch.describe_train(self, arena, alone, &[0], (BATCH, PIECES_MAX));
+        let mut send = || {
+            let send = |_| self.sendmmsg(scratch, BATCH, BATCH + 1);
+            send_trains(&[single(message)], report, send).is_some()
+        };
+        let mode = self.mode.get();
+        let mut refused = send();
+        if refused && mode == Mode::Whole && self.set_mode(Mode::Fragmentable).is_ok() {
+            refused = send();
+            // It was in this mode a moment ago.
+            let _ = self.set_mode(mode);
+        }
+        report.dropped_error += usize::from(refused);
+    }
+
+    /// Learns from the refusal of a train whose datagrams, `segment` bytes each,
+    /// were taken: on the way of this socket nothing can be cut, or they were only
+    /// too long for it.
+    fn note_refusal(&self, error: &io::Error, segment: usize) {
+        let code = error.raw_os_error();
+        if code == Some(libc::EIO) || (code == Some(libc::EINVAL) && segment <= SEGMENT_SAFE) {
+            self.segmentation.set(false);
         }
     }
 
@@ -95,10 +181,10 @@ impl UdpSocket {
         Ok(1)
     }
 
-    /// Sends the messages described at `next..end` and returns how many went.
+    /// Sends the trains described at `next..end` and returns how many went.
     fn sendmmsg(&self, scratch: &mut SendBatch, next: usize, end: usize) -> io::Result<usize> {
         let headers = &mut scratch.headers[next..end];
-        // SAFETY: `describe` has pointed each of these headers at memory that
+        // SAFETY: `describe_train` has pointed each of these headers at memory that
         // outlives the call: arrays of `scratch`, and bytes of the messages and
         // the arena, which `send_batch` keeps borrowed. The kernel only reads it.
         let result = unsafe {
@@ -113,18 +199,49 @@ impl UdpSocket {
     }
 }
 
-/// The longest start of `order` that one call can send: at most [`BATCH`]
-/// messages that agree about fragmentation. And what they agree on.
-///
-/// UDP_SEGMENT belongs here and in `describe`: neighbours with one destination
-/// and one length can become one header with a segment size beside it.
+/// The longest start of `order` that agrees about fragmentation, and what it
+/// agrees on. Short datagrams are sent in the usual mode.
 #[inline]
-fn next_run<'a>(messages: &[Outgoing], order: &'a [u32]) -> (&'a [u32], bool) {
-    let flag = |index: &u32| messages[*index as usize].dont_fragment;
-    let order = &order[..order.len().min(BATCH)];
-    let dont_fragment = order.first().is_some_and(flag);
-    let len = order.iter().position(|index| flag(index) != dont_fragment).unwrap_or(order.len());
-    (&order[..len], dont_fragment)
+fn next_run<'a>(usual: Mode, messages: &[Outgoing], order: &'a [u32]) -> (&'a [u32], Mode) {
+    let mode = |index: &u32| {
+        let message = &messages[*index as usize];
+        match message.dont_fragment {
+            true => Mode::Whole,
+            false if message.wire_len() <= SEGMENT_SAFE => usual,
+            false => Mode::Fragmentable,
+        }
+    };
+    let first = order.first().map_or(usual, mode);
+    let len = order.iter().position(|index| mode(index) != first).unwrap_or(order.len());
+    (&order[..len], first)
+}
+
+/// How many messages at the start of `order` can leave as one train: all to one
+/// destination and of one length, but for the last, which may be shorter.
+#[inline]
+pub(super) fn train_len(messages: &[Outgoing], order: &[u32]) -> usize {
+    let first = &messages[order[0] as usize];
+    let segment = first.wire_len();
+    if segment == 0 || segment > SEGMENT_MAX {
+        return 1;
+    }
+    let (mut len, mut bytes) = (1, segment);
+    for &index in order[1..].iter().take(TRAIN_DATAGRAMS - 1) {
+        let next = &messages[index as usize];
+        let size = next.wire_len();
+        let joins = (1..=segment).contains(&size)
+            && bytes + size <= TRAIN_BYTES
+            && (next.to, next.from, next.tos) == (first.to, first.from, first.tos);
+        if !joins {
+            break;
+        }
+        len += 1;
+        bytes += size;
+        if size < segment {
+            break;
+        }
+    }
+    len
 }
 
 /// Whether the message is one piece and needs no control message.
@@ -136,30 +253,53 @@ fn is_plain(message: &Outgoing) -> bool {
         && message.header.as_slice().is_empty()
 }
 
-/// Calls `send` from the first unsent message on until all `count` are sent,
-/// refused or dropped. `send` returns how many went, or why the first did not.
+/// What accounting has to know of a train.
+#[derive(Clone, Copy, Debug)]
+struct Described {
+    /// How many messages it has.
+    len: usize,
+    dont_fragment: bool,
+}
+
+impl Described {
+    fn has_another_way(&self, error: &io::Error) -> bool {
+        let too_large = error.raw_os_error() == Some(libc::EMSGSIZE);
+        self.len > 1 || (too_large && !self.dont_fragment)
+    }
+}
+
+fn single(message: &Outgoing) -> Described {
+    Described { len: 1, dont_fragment: message.dont_fragment }
+}
+
+/// Calls `send` from the first unsent train on until all are sent, dropped or
+/// refused. `send` returns how many went, or why the first did not. Ends early at
+/// one that can be sent in another way, and returns which, and why: a train of
+/// several messages, of which only some may be at fault, or a message that is too
+/// large to leave whole, but need not.
 #[inline]
-fn send_each<'a>(
-    count: usize,
+fn send_trains(
+    trains: &[Described],
     report: &mut SendReport,
     mut send: impl FnMut(usize) -> io::Result<usize>,
-    message: impl Fn(usize) -> &'a Outgoing,
-) {
+) -> Option<(usize, io::Error)> {
+    let messages = |trains: &[Described]| trains.iter().map(|train| train.len).sum::<usize>();
     let mut next = 0;
     let mut tried = false;
-    while next < count {
+    while next < trains.len() {
+        let train = trains[next];
         let error = match send(next) {
             Ok(sent) => {
                 // After fewer than asked the kernel keeps the reason to itself;
                 // the next call starts at the culprit and tells.
-                report.sent += sent;
+                report.sent += messages(&trains[next..next + sent]);
                 next += sent;
                 tried = false;
                 continue;
             }
             Err(error) => error,
         };
-        match failure(&error, message(next), tried) {
+        match failure(&error, train.dont_fragment, tried) {
             Failure::Interrupted => continue,
             Failure::Retry => {
                 tried = true;
@@ -167,15 +307,17 @@ fn send_each<'a>(
             }
             Failure::SocketFull => {
                 report.full = true;
-                report.dropped_full += count - next;
-                return;
+                report.dropped_full += messages(&trains[next..]);
+                return None;
             }
-            Failure::DeviceFull => report.dropped_full += 1,
+            Failure::DeviceFull => report.dropped_full += train.len,
+            Failure::Refused if train.has_another_way(&error) => return Some((next, error)),
             Failure::Refused => report.dropped_error += 1,
         }
         next += 1;
         tried = false;
     }
+    None
 }
 
 enum Failure {
@@ -191,13 +333,13 @@ enum Failure {
     Refused,
 }
 
-fn failure(error: &io::Error, message: &Outgoing, tried: bool) -> Failure {
+fn failure(error: &io::Error, dont_fragment: bool, tried: bool) -> Failure {
     match error.raw_os_error() {
         Some(libc::EINTR) => Failure::Interrupted,
         Some(libc::EAGAIN) => Failure::SocketFull,
         Some(libc::ENOBUFS) => Failure::DeviceFull,
         // Its own doing; a second attempt would queue a second local error.
-        Some(libc::EMSGSIZE) if message.dont_fragment => Failure::Refused,
+        Some(libc::EMSGSIZE) if dont_fragment => Failure::Refused,
         _ if is_icmp(error) && !tried => Failure::Retry,
         _ => Failure::Refused,
     }
@@ -225,16 +367,19 @@ impl AddAssign for SendReport {
     }
 }
 
-/// The arrays in which [`UdpSocket::send_batch`] describes messages to the
-/// kernel; made once, used for any number of sockets one after the other.
+/// The arrays in which [`UdpSocket::send_batch`] describes trains to the kernel;
+/// made once, used for any number of sockets one after the other.
 ///
 /// The headers hold pointers to the other arrays. These are `Vec`s that are
-/// never grown, so their elements stay where they are when the batch moves.
+/// never grown, so their elements stay where they are when the batch moves. Each
+/// has room for one train more, of one message, for those that are sent again.
 pub struct SendBatch {
     headers: Vec<libc::mmsghdr>,
-    pieces: Vec<[libc::iovec; PIECES]>,
+    pieces: Vec<libc::iovec>,
     names: Vec<RawAddr>,
     controls: Vec<ControlBuffer>,
+    /// The trains that are described, in the order of their headers.
+    trains: Vec<Described>,
 }
 
 // SAFETY: the pointers in `headers` lead to the batch's own arrays, which move
@@ -242,22 +387,21 @@ pub struct SendBatch {
 unsafe impl Send for SendBatch {}
 
 impl SendBatch {
-    /// Room to describe [`BATCH`] messages.
+    /// Room to describe [`BATCH`] trains.
     pub fn new() -> Self {
         // SAFETY: all-zero is a valid `mmsghdr`: null pointers and zero lengths.
         let header: libc::mmsghdr = unsafe { std::mem::zeroed() };
         let mut batch = Self {
-            headers: vec![header; BATCH],
-            pieces: vec![[NO_PIECE; PIECES]; BATCH],
-            names: vec![RawAddr::EMPTY; BATCH],
-            controls: vec![ControlBuffer::EMPTY; BATCH],
+            headers: vec![header; BATCH + 1],
+            pieces: vec![NO_PIECE; PIECES_MAX + PIECES],
+            names: vec![RawAddr::EMPTY; BATCH + 1],
+            controls: vec![ControlBuffer::EMPTY; BATCH + 1],
+            trains: Vec::with_capacity(BATCH),
         };
-        let (pieces, names) = (batch.pieces.as_mut_ptr(), batch.names.as_mut_ptr());
-        let controls = batch.controls.as_mut_ptr();
+        let (names, controls) = (batch.names.as_mut_ptr(), batch.controls.as_mut_ptr());
         for (index, header) in batch.headers.iter_mut().enumerate() {
-            // SAFETY: all arrays have BATCH elements, as many as there are headers.
+            // SAFETY: both arrays have as many elements as there are headers.
             unsafe {
-                header.msg_hdr.msg_iov = pieces.add(index).cast();
                 header.msg_hdr.msg_name = names.add(index).cast();
                 header.msg_hdr.msg_control = controls.add(index).cast();
             }
@@ -265,14 +409,60 @@ impl SendBatch {
         batch
     }
 
+    /// Makes trains of the start of `order`, as many as there is room for, and
+    /// returns how many messages they have: one at least.
     #[inline]
-    fn describe(&mut self, socket: &UdpSocket, index: usize, message: &Outgoing, arena: &Arena) {
-        let control = self.controls[index].encode(socket.family, message.from, message.tos);
-        let pieces = gather(message, arena, &mut self.pieces[index]);
+    fn describe(
+        &mut self,
+        socket: &UdpSocket,
+        arena: &Arena,
+        messages: &[Outgoing],
+        order: &[u32],
+    ) -> usize {
+        let segmentation = socket.segmentation.get();
+        self.trains.clear();
+        let (mut at, mut pieces) = (0, 0);
+        while at < order.len() && self.trains.len() < BATCH {
+            let len = if segmentation { train_len(messages, &order[at..]) } else { 1 };
+            if pieces + len * PIECES > PIECES_MAX {
+                break;
+            }
+            let train = &order[at..at + len];
+            let place = (self.trains.len(), pieces);
+            pieces += self.describe_train(socket, arena, messages, train, place);
+            let dont_fragment = messages[train[0] as usize].dont_fragment;
+            self.trains.push(Described { len, dont_fragment });
+            at += len;
+        }
+        at
+    }
+
+    /// Describes one train with the header and from the piece of these numbers on;
+    /// returns how many pieces it takes.
+    #[inline]
+    fn describe_train(
+        &mut self,
+        socket: &UdpSocket,
+        arena: &Arena,
+        messages: &[Outgoing],
+        train: &[u32],
+        (index, first_piece): (usize, usize),
+    ) -> usize {
+        let mut end = first_piece;
+        for &message in train {
+            let room = self.pieces[end..].first_chunk_mut().expect("room for each message");
+            end += gather(&messages[message as usize], arena, room);
+        }
+        let first = &messages[train[0] as usize];
+        // At most SEGMENT_MAX where there are several.
+        let segment = (train.len() > 1).then(|| first.wire_len() as u16);
+        let control = self.controls[index].encode(socket.family, first.from, first.tos, segment);
         let header = &mut self.headers[index].msg_hdr;
-        header.msg_namelen = self.names[index].encode(&message.to);
-        header.msg_iovlen = pieces as _;
+        header.msg_namelen = self.names[index].encode(&first.to);
+        header.msg_iov = self.pieces[first_piece..].as_mut_ptr();
+        header.msg_iovlen = (end - first_piece) as _;
         header.msg_controllen = control as _;
+        end - first_piece
     }
 }
 
@@ -300,9 +490,6 @@ mod tests {
         dont_fragment: bool,
         script: &[(usize, Result<usize, i32>)],
     ) -> SendReport {
-        let mut arena = Arena::new(1).unwrap();
-        let body = Body { slot: arena.take().unwrap(), start: 0, end: 1 };
-        let message = Outgoing { dont_fragment, ..Outgoing::new(([127, 0, 0, 1], 9).into(), body) };
         let mut report = SendReport::default();
         let mut steps = script.iter();
         let send = |next| {
@@ -310,7 +497,9 @@ mod tests {
             assert_eq!(next, *asked);
             answer.map_err(io::Error::from_raw_os_error)
         };
-        send_each(count, &mut report, send, |_| &message);
+        let refused =
+            send_trains(&vec![Described { len: 1, dont_fragment }; count], &mut report, send);
+        assert!(refused.is_none());
         assert_eq!(steps.next(), None, "calls that were not made");
         report
     }
@@ -357,13 +546,17 @@ mod tests {
     }
 
     #[test]
-    fn runs_end_at_a_change_of_fragmentation_and_at_the_batch() {
+    fn runs_end_at_a_change_of_fragmentation() {
         let mut arena = Arena::new(1).unwrap();
         let body = Body { slot: arena.take().unwrap(), start: 0, end: 1 };
         let plain = Outgoing::new(([127, 0, 0, 1], 9).into(), body);
-        let messages = [plain, Outgoing { dont_fragment: true, ..plain }];
-        assert_eq!(next_run(&messages, &[0, 0, 1]), (&[0, 0][..], false));
-        assert_eq!(next_run(&messages, &[1, 0, 1]), (&[1][..], true));
-        assert_eq!(next_run(&messages, &[0; BATCH + 1]).0.len(), BATCH);
+        let large = Body { end: 1 + SEGMENT_SAFE as u32, ..body };
+        let large = Outgoing::new(([127, 0, 0, 1], 9).into(), large);
+        let messages = [plain, Outgoing { dont_fragment: true, ..plain }, large];
+        let (v4, v6) = (Mode::Whole, Mode::Fragmentable);
+        assert_eq!(next_run(v6, &messages, &[0, 0, 1]), (&[0, 0][..], Mode::Fragmentable));
+        assert_eq!(next_run(v6, &messages, &[1, 0, 1]), (&[1][..], Mode::Whole));
+        assert_eq!(next_run(v4, &messages, &[0, 1, 0, 2]), (&[0, 1, 0][..], Mode::Whole));
+        assert_eq!(next_run(v4, &messages, &[2, 2, 0]), (&[2, 2][..], Mode::Fragmentable));
     }
 }

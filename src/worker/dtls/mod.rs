@@ -7,12 +7,13 @@
 mod clients;
 
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 
 use super::Worker;
 use super::egress::Egress;
 use super::packets::Origin;
 use super::token::{ConnectionId, Token};
-use crate::io::{Arena, Body, Outgoing, SLOT, SlotId};
+use crate::io::{Arena, Outgoing, SLOT, SlotId};
 use crate::net::{FiveTuple, Now, Transport};
 use crate::tls::dtls::{Session, Verdict as FrontVerdict, starts_with_hello};
 use crate::tls::{MAX_PLAINTEXT, State};
@@ -22,23 +23,25 @@ pub(super) use clients::DtlsClients;
 pub use clients::DtlsLimits;
 
 /// A datagram on its way in.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(super) struct Arrival {
     /// The listener.
     pub(super) listener: usize,
     pub(super) slot: SlotId,
-    pub(super) len: usize,
+    /// Where in the slot it lies.
+    pub(super) datagram: Range<usize>,
     pub(super) from: SocketAddr,
     pub(super) server: SocketAddr,
     pub(super) tos: u8,
 }
 
 impl Worker {
-    /// A datagram that looks like DTLS.
-    pub(super) fn on_dtls(&mut self, now: Now, arrival: Arrival) {
-        let Arrival { slot, len, from, server, .. } = arrival;
+    /// A datagram that looks like DTLS. What it means is written into its slot from
+    /// `room` on; returns where there is room then.
+    pub(super) fn on_dtls(&mut self, now: Now, arrival: &Arrival, room: usize) -> usize {
+        let Arrival { slot, from, server, .. } = *arrival;
         let known = self.dtls.find(from, server);
-        let datagram = &self.arena.bytes(slot)[..len];
+        let datagram = &self.arena.bytes(slot)[arrival.datagram.clone()];
         // Also of a client that has forgotten its session.
         if known.is_none() || starts_with_hello(datagram) {
             match self.dtls.front.receive(now, from, server, datagram) {
@@ -46,24 +49,27 @@ impl Worker {
                     let begun = known.and_then(|id| self.dtls.begun_with(id, &hello));
                     let hello = datagram.to_vec();
                     return match begun {
-                        Some(id) => self.on_record(now, arrival, id),
-                        None => self.begin_session(now, arrival, known, &hello),
+                        Some(id) => self.on_record(now, arrival, id, room),
+                        None => {
+                            self.begin_session(now, arrival, known, &hello);
+                            room
+                        }
                     };
                 }
                 FrontVerdict::Answer(answer) => {
-                    return self.send_to_stranger(arrival.listener, server, from, &answer);
+                    self.send_to_stranger(arrival.listener, server, from, &answer);
+                    return room;
                 }
                 FrontVerdict::Drop(_) if known.is_none() => {
                     self.egress.losses.no_session += 1;
-                    return;
+                    return room;
                 }
                 FrontVerdict::Drop(_) => {}
             }
         }
-        if let Some(id) = known {
-            let id = self.dtls.receiver(id, &self.arena.bytes(slot)[..len]);
-            self.on_record(now, arrival, id);
-        }
+        let Some(id) = known else { return room };
+        let id = self.dtls.receiver(id, &self.arena.bytes(slot)[arrival.datagram.clone()]);
+        self.on_record(now, arrival, id, room)
     }
 
     /// A verified ClientHello. The session that was there goes on until the handshake
@@ -71,11 +77,11 @@ impl Worker {
     fn begin_session(
         &mut self,
         now: Now,
-        arrival: Arrival,
+        arrival: &Arrival,
         known: Option<ConnectionId>,
         datagram: &[u8],
     ) {
-        let Arrival { listener, from, server, .. } = arrival;
+        let Arrival { listener, from, server, .. } = *arrival;
         let Some(certificates) = self.certificates.clone() else { return };
         let stale = known.and_then(|id| self.dtls.unfinished(id));
         if stale.is_none() && !self.dtls.has_room() {
@@ -104,19 +110,19 @@ impl Worker {
     }
 
     /// A datagram of a session: what it means goes to the core.
-    fn on_record(&mut self, now: Now, arrival: Arrival, id: ConnectionId) {
-        let Arrival { slot, len, tos, .. } = arrival;
+    fn on_record(&mut self, now: Now, arrival: &Arrival, id: ConnectionId, room: usize) -> usize {
+        let Arrival { slot, ref datagram, tos, .. } = *arrival;
         let was_half_open = self.dtls.is_half_open(id);
-        let Some(client) = self.dtls.get_mut(id) else { return };
-        let mut received = client.session.receive(now.mono, &self.arena.bytes(slot)[..len]);
+        let Some(client) = self.dtls.get_mut(id) else { return room };
+        let datagram = &self.arena.bytes(slot)[datagram.clone()];
+        let mut received = client.session.receive(now.mono, datagram);
         let connected = client.session.state() == State::Connected;
         if let Some(old) = self.dtls.predecessor(id).filter(|_| connected) {
             self.forget_session(now, old);
         }
-        // The session has its own copy: what it means can lie where it lay.
-        let mut at = 0;
+        let mut at = room;
         while received.is_ok() && at + MAX_PLAINTEXT <= SLOT {
-            let Some(client) = self.dtls.get_mut(id) else { return };
+            let Some(client) = self.dtls.get_mut(id) else { return at };
             let room = &mut self.arena.bytes_mut(slot)[at..];
             match client.session.read(room) {
                 Ok(Some(len)) => {
@@ -137,6 +143,7 @@ impl Worker {
         if received.is_err() || state == Some(State::Closed) {
             self.end_session(now, id);
         }
+        at
     }
 
     fn on_plain_datagram(
@@ -249,7 +256,7 @@ impl Worker {
     }
 }
 
-/// Puts a datagram into a slot and on its way: from, to, TOS.
+/// Puts a datagram into the arena and on its way: from, to, TOS.
 fn queue(
     arena: &mut Arena,
     egress: &mut Egress,
@@ -257,11 +264,9 @@ fn queue(
     (from, to, tos): (Option<IpAddr>, SocketAddr, u8),
     datagram: &[u8],
 ) {
-    let Some(slot) = arena.take() else {
+    let Some(body) = arena.store(datagram) else {
         egress.losses.send_buffer_full += 1;
         return;
     };
-    arena.bytes_mut(slot)[..datagram.len()].copy_from_slice(datagram);
-    let body = Body { slot, start: 0, end: datagram.len() as u32 };
     egress.add_for_listener(listener, Outgoing { from, tos, ..Outgoing::new(to, body) });
 }

@@ -1,5 +1,7 @@
 //! UDP over loopback, both families.
 
+mod trains;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
@@ -30,7 +32,7 @@ impl Plane {
     }
 
     /// Waits for `count` datagrams and returns each with its bytes.
-    fn receive(&mut self, socket: &UdpSocket, count: usize) -> Vec<(Datagram, Vec<u8>)> {
+    fn receive(&mut self, socket: &UdpSocket, count: usize) -> Vec<(Train, Vec<u8>)> {
         let mut all = Vec::new();
         while all.len() < count {
             wait_for(socket, Interest::READ);
@@ -333,20 +335,31 @@ fn a_destination_of_the_other_family_costs_itself_only() {
 }
 
 #[test]
-fn asking_for_no_fragmentation_lasts_for_one_message() {
+fn asking_for_no_fragmentation_is_obeyed_message_by_message() {
     for addr in ANY_PORT {
         let (a, b) = (bind(addr), bind(addr));
         let names = IpFamily::of(&addr).options();
         let mode = || socket::option(a.as_fd(), names.level, names.mtu_discover).unwrap();
-        assert_eq!(mode(), names.may_fragment);
         let mut plane = Plane::new(64);
-        let plain = Outgoing::new(b.local_addr().unwrap(), body(&mut plane.arena, b"x"));
-        let whole = Outgoing { dont_fragment: true, ..plain };
-        assert_eq!(plane.send(&a, &[plain, whole, whole, plain, whole]), sent(5));
-        assert_eq!(mode(), names.may_fragment);
-        assert_eq!(plane.receive(&b, 5).len(), 5);
-        a.set_dont_fragment(true).unwrap();
-        assert_eq!(mode(), names.dont_fragment);
+        let to = b.local_addr().unwrap();
+        let short = Outgoing::new(to, body(&mut plane.arena, b"x"));
+        let long = Outgoing::new(to, body(&mut plane.arena, &[0; 1_233]));
+        let whole = |message| Outgoing { dont_fragment: true, ..message };
+        let usual = if addr.is_ipv4() { names.whole } else { names.fragmentable };
+        assert_eq!(mode(), usual);
+        for (message, expected) in [
+            (short, usual),
+            (whole(long), names.whole),
+            (long, names.fragmentable),
+            (whole(short), names.whole),
+            (short, usual),
+        ] {
+            assert_eq!(plane.send(&a, &[message]), sent(1));
+            assert_eq!(mode(), expected);
+        }
+        assert_eq!(plane.send(&a, &[short, whole(long), long, whole(short), long]), sent(5));
+        assert_eq!(mode(), names.fragmentable);
+        assert_eq!(plane.receive(&b, 10).len(), 10);
     }
 }
 
@@ -371,19 +384,12 @@ fn a_second_holder_of_the_port_is_noticed_although_it_would_share() {
 #[test]
 fn sockets_are_set_up_as_asked() {
     let size = 100_000;
-    let options = UdpOptions {
-        recv_buffer: Some(size),
-        send_buffer: Some(size),
-        fragmentation: Fragmentation::Forbidden,
-        ..UdpOptions::default()
-    };
+    let options =
+        UdpOptions { recv_buffer: Some(size), send_buffer: Some(size), ..UdpOptions::default() };
     for addr in ANY_PORT {
         let socket = UdpSocket::bind(addr, &options).unwrap();
         let (recv, send) = socket.buffer_sizes().unwrap();
         assert!(recv >= size && send >= size, "{recv} {send}");
-        let names = IpFamily::of(&addr).options();
-        let mode = socket::option(socket.as_fd(), names.level, names.mtu_discover).unwrap();
-        assert_eq!(mode, names.dont_fragment);
         // SAFETY: the calls take no pointers.
         let (status, flags) = unsafe {
             let fd = socket.as_fd().as_raw_fd();
