@@ -81,9 +81,10 @@ pub(crate) struct Sample {
     pub(crate) waited: u64,
     pub(crate) delivered: u64,
     pub(crate) lost: u64,
-    /// Packets that came after they had been written off, or twice.
+    /// Packets that came after they had been written off, twice, or from an
+    /// earlier measurement.
     pub(crate) late: u64,
-    /// Packets that were damaged, misdelivered or of another run.
+    /// Packets that were damaged or misdelivered.
     pub(crate) strays: u64,
 }
 
@@ -379,12 +380,12 @@ impl<'a> Lane<'a> {
 
     /// Counts a packet from `source`, on the connection of a flow if there are any.
     fn count(&mut self, packet: &[u8], connection: Option<usize>, source: SocketAddrV4) {
-        let Some((flow, sequence)) = self.recognise(packet, connection, source) else {
+        let Some(Stamp { run, flow, sequence }) = self.recognise(packet, connection, source) else {
             self.strays += 1;
             return;
         };
         let state = &mut self.flows[flow];
-        if sequence < state.expected {
+        if run != self.run || sequence < state.expected {
             self.late += 1;
             return;
         }
@@ -395,13 +396,13 @@ impl<'a> Lane<'a> {
         self.in_flight -= 1 + skipped as usize;
     }
 
-    /// Flow and sequence number of a packet that is one of this lane's.
+    /// The stamp of a packet that came out where it should.
     fn recognise(
         &self,
         packet: &[u8],
         connection: Option<usize>,
         source: SocketAddrV4,
-    ) -> Option<(usize, u64)> {
+    ) -> Option<Stamp> {
         let (header, payload) = match self.direction {
             Direction::Up => packet.split_at(0),
             Direction::Down => packet.split_at_checked(CHANNEL_HEADER)?,
@@ -410,20 +411,21 @@ impl<'a> Lane<'a> {
         let flow = u32::from_be_bytes(*payload.get(4..)?.first_chunk()?) as usize;
         let sequence = u64::from_be_bytes(*payload.get(8..)?.first_chunk()?);
         let state = self.flows.get(flow)?;
-        let framed = payload.len() == self.load.payload
-            && match self.direction {
-                Direction::Up => source == self.relay.relayed[flow],
-                Direction::Down => {
-                    source == self.relay.server
-                        && connection.is_none_or(|of| of == flow)
-                        && header[..2] == channel(flow).to_be_bytes()
-                        && header[2..] == (self.load.payload as u16).to_be_bytes()
-                }
-            };
-        let known = framed && run == self.run && sequence < state.next;
+        let placed = match self.direction {
+            Direction::Up => source == self.relay.relayed[flow],
+            Direction::Down => {
+                source == self.relay.server
+                    && connection.is_none_or(|of| of == flow)
+                    && header[..2] == channel(flow).to_be_bytes()
+                    && header[2..] == (payload.len() as u16).to_be_bytes()
+            }
+        };
+        let of_this_run = run == self.run;
+        let numbered = payload.len() == self.load.payload && sequence < state.next;
         let intact = sequence % 64 != 0
-            || (STAMP..self.load.payload).all(|at| payload[at] == filler(at + CHANNEL_HEADER));
-        (known && intact).then_some((flow, sequence))
+            || (STAMP..payload.len()).all(|at| payload[at] == filler(at + CHANNEL_HEADER));
+        let known = placed && intact && (numbered || !of_this_run);
+        known.then_some(Stamp { run, flow, sequence })
     }
 
     fn write_off(&mut self, now: Instant) {
@@ -442,6 +444,13 @@ impl<'a> Lane<'a> {
             (Direction::Down, _) => Source::Datagrams(self.relay.peers),
         }
     }
+}
+
+/// What a packet says of itself.
+struct Stamp {
+    run: u32,
+    flow: usize,
+    sequence: u64,
 }
 
 /// Where a lane's packets leave from.

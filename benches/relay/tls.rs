@@ -1,4 +1,4 @@
-//! TLS of the generator: one suite and one group, so that every server does the
+//! TLS of the generator: one suite and one key share, so that every server does the
 //! same work, and nothing verified or resumed, so that the generator keeps up.
 
 use std::io;
@@ -66,7 +66,9 @@ fn client_of(version: &'static SupportedProtocolVersion) -> Arc<ClientConfig> {
             suites::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
             suites::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
         ],
-        kx_groups: vec![kx_group::X25519],
+        // The first is what they agree on; the second is the certificate's curve,
+        // without which a server of TLS 1.2 must not present it.
+        kx_groups: vec![kx_group::X25519, kx_group::SECP256R1],
         ..default_provider()
     };
     let mut config = ClientConfig::builder_with_provider(Arc::new(provider))
