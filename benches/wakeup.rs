@@ -13,6 +13,9 @@
 #![allow(clippy::print_stdout, reason = "a report on standard output is what it is for")]
 
 #[allow(dead_code, reason = "shared with the relay benchmark")]
+#[path = "relay/clients.rs"]
+mod clients;
+#[allow(dead_code, reason = "shared with the relay benchmark")]
 #[path = "relay/fleet.rs"]
 mod fleet;
 #[allow(dead_code, reason = "shared with the relay benchmark")]
@@ -24,8 +27,14 @@ mod generator;
 #[path = "relay/spawn.rs"]
 mod spawn;
 #[allow(dead_code, reason = "shared with the relay benchmark")]
+#[path = "relay/streams.rs"]
+mod streams;
+#[allow(dead_code, reason = "shared with the relay benchmark")]
 #[path = "relay/sys.rs"]
 mod sys;
+#[allow(dead_code, reason = "shared with the relay benchmark")]
+#[path = "relay/tls.rs"]
+mod tls;
 
 use std::env;
 use std::error::Error;
@@ -38,6 +47,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::time::{Instant, sleep_until};
 
+use clients::Clients;
 use fleet::Fleet;
 use forwarder::Forwarder;
 use generator::{Direction, Load, Relay};
@@ -124,12 +134,12 @@ fn one_round(variant: &str, load: &Load) -> Outcome<generator::Sample> {
     let (clients, peers) = (Fleet::clients()?, Fleet::peers()?);
     let mut command = Command::new(env::current_exe()?);
     command.args(["serve", variant]);
-    let server = spawn_forwarder(command, FLOWS, &clients, &peers)?;
+    let server = spawn_forwarder(command, FLOWS, clients.port(), peers.port())?;
     let relay = Relay {
         pid: server.process.pid(),
         server: server.listener,
         relayed: &server.relayed,
-        clients: &clients,
+        clients: &Clients::Datagrams(clients),
         peers: &peers,
     };
     let both = [Direction::Up, Direction::Down];

@@ -16,8 +16,9 @@ use stun_rs::{
 };
 
 use crate::Outcome;
-use crate::fleet::{Fleet, channel};
-use crate::sys::Batch;
+use crate::clients::Clients;
+use crate::fleet::channel;
+use crate::sys::{Batch, SLOT};
 
 /// The account that every allocation uses.
 pub(crate) const USER: &str = "u";
@@ -31,12 +32,12 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
 /// The control connection of all clients to one server.
 pub(crate) struct Control<'a> {
     server: SocketAddrV4,
-    clients: &'a Fleet,
+    clients: &'a Clients,
     batch: Batch,
 }
 
 impl<'a> Control<'a> {
-    pub(crate) fn new(server: SocketAddrV4, clients: &'a Fleet) -> Self {
+    pub(crate) fn new(server: SocketAddrV4, clients: &'a Clients) -> Self {
         Self { server, clients, batch: Batch::new(1) }
     }
 
@@ -88,30 +89,33 @@ impl<'a> Control<'a> {
         request: &StunMessage,
         patience: Duration,
     ) -> Outcome<StunMessage> {
-        let socket = self.clients.descriptor();
+        let encoder = MessageEncoderBuilder::default().build();
+        let mut bytes = [0; SLOT];
+        let length = encoder
+            .encode(&mut bytes, request)
+            .map_err(|error| format!("cannot encode: {error:?}"))?;
         let start = Instant::now();
         let mut sent: Option<Instant> = None;
         while start.elapsed() < patience {
-            if sent.is_none_or(|sent| sent.elapsed() > RETRANSMIT) {
-                let encoder = MessageEncoderBuilder::default().build();
-                let length = encoder
-                    .encode(self.batch.slot_mut(0), request)
-                    .map_err(|error| format!("cannot encode: {error:?}"))?;
-                let from = self.clients.address(flow);
-                self.batch.aim(0, 0, length, self.server, Some(from));
-                self.batch.send_all(socket, 0, 1);
+            // A stream delivers by itself.
+            let again = matches!(self.clients, Clients::Datagrams(_));
+            if sent.is_none_or(|sent| again && sent.elapsed() > RETRANSMIT) {
+                self.clients.send(&mut self.batch, flow, &bytes[..length], self.server)?;
                 sent = Some(Instant::now());
             }
-            if self.batch.receive(socket, 0, 1, 0)? == 0 {
-                std::thread::yield_now();
-                continue;
-            }
-            let bytes = &self.batch.slot(0)[..self.batch.received(0)];
-            let decoded = MessageDecoderBuilder::default().build().decode(bytes);
-            if let Ok((answer, _)) = decoded
-                && answer.transaction_id() == request.transaction_id()
-            {
+            let mut answer = None;
+            let arrived = self.clients.receive(&mut self.batch, |bytes| {
+                let decoded = MessageDecoderBuilder::default().build().decode(bytes);
+                let message = decoded.ok().map(|(message, _)| message);
+                answer = message
+                    .filter(|message| message.transaction_id() == request.transaction_id())
+                    .or(answer.take());
+            })?;
+            if let Some(answer) = answer {
                 return Ok(answer);
+            }
+            if !arrived {
+                std::thread::yield_now();
             }
         }
         Err(format!("{:?}: no answer within {patience:?}", request.method()).into())

@@ -14,7 +14,9 @@ use std::io;
 use std::net::SocketAddrV4;
 use std::time::{Duration, Instant};
 
+use crate::clients::Clients;
 use crate::fleet::{CHANNEL_HEADER, Fleet, channel};
+use crate::streams::Streams;
 use crate::sys::{self, Batch};
 
 /// Packets moved by one system call at most.
@@ -65,7 +67,7 @@ pub(crate) struct Relay<'a> {
     pub(crate) server: SocketAddrV4,
     /// The relayed transport address of each flow.
     pub(crate) relayed: &'a [SocketAddrV4],
-    pub(crate) clients: &'a Fleet,
+    pub(crate) clients: &'a Clients,
     pub(crate) peers: &'a Fleet,
 }
 
@@ -79,9 +81,10 @@ pub(crate) struct Sample {
     pub(crate) waited: u64,
     pub(crate) delivered: u64,
     pub(crate) lost: u64,
-    /// Packets that came after they had been written off, or twice.
+    /// Packets that came after they had been written off, twice, or from an
+    /// earlier measurement.
     pub(crate) late: u64,
-    /// Packets that were damaged, misdelivered or of another run.
+    /// Packets that were damaged or misdelivered.
     pub(crate) strays: u64,
 }
 
@@ -149,10 +152,9 @@ fn await_silence(relay: &Relay<'_>) -> io::Result<()> {
     let mut batch = Batch::new(BATCH);
     let (start, mut last) = (Instant::now(), Instant::now());
     while last.elapsed() < SILENCE {
-        for fleet in [relay.clients, relay.peers] {
-            if batch.receive(fleet.descriptor(), 0, BATCH, 0)? > 0 {
-                last = Instant::now();
-            }
+        let to_clients = relay.clients.receive(&mut batch, |_| ())?;
+        if to_clients || batch.receive(relay.peers.descriptor(), 0, BATCH, 0)? > 0 {
+            last = Instant::now();
         }
         if start.elapsed() > SILENCE_DEADLINE {
             return Err(io::Error::other("packets of an earlier run do not stop arriving"));
@@ -299,7 +301,10 @@ impl<'a> Lane<'a> {
             count += packets;
             self.cursor = (flow + 1) % self.flows.len();
         }
-        self.outgoing.send_all(self.source().descriptor(), 0, count);
+        match self.source() {
+            Source::Datagrams(fleet) => self.outgoing.send_all(fleet.descriptor(), 0, count),
+            Source::Streams(streams) => streams.flush()?,
+        }
         self.in_flight += count;
         self.sent_since_start += count as u64;
         Ok(())
@@ -308,10 +313,6 @@ impl<'a> Lane<'a> {
     fn write(&mut self, i: usize, flow: usize) {
         let sequence = self.flows[flow].next;
         self.flows[flow].next += 1;
-        let (header, to) = match self.direction {
-            Direction::Up => (CHANNEL_HEADER, self.relay.server),
-            Direction::Down => (0, self.relay.relayed[flow]),
-        };
         let slot = self.outgoing.slot_mut(i);
         let payload = &mut slot[CHANNEL_HEADER..];
         payload[..4].copy_from_slice(&self.run.to_be_bytes());
@@ -319,26 +320,38 @@ impl<'a> Lane<'a> {
         payload[8..STAMP].copy_from_slice(&sequence.to_be_bytes());
         slot[..2].copy_from_slice(&channel(flow).to_be_bytes());
         slot[2..4].copy_from_slice(&(self.load.payload as u16).to_be_bytes());
-        let from = self.source().address(flow);
-        let start = CHANNEL_HEADER - header;
-        self.outgoing.aim(i, start, header + self.load.payload, to, Some(from));
+        let (start, to) = match self.direction {
+            Direction::Up => (0, self.relay.server),
+            Direction::Down => (CHANNEL_HEADER, self.relay.relayed[flow]),
+        };
+        let end = CHANNEL_HEADER + self.load.payload;
+        match self.source() {
+            Source::Datagrams(fleet) => {
+                self.outgoing.aim(i, start, end - start, to, Some(fleet.address(flow)));
+            }
+            // On a stream a frame is padded (RFC 8656 section 12.5).
+            Source::Streams(streams) => {
+                streams.push(flow, &self.outgoing.slot(i)[..end.next_multiple_of(4)]);
+            }
+        }
     }
 
     /// Takes what has arrived.
     fn drain(&mut self, now: Instant) -> io::Result<()> {
-        let headroom = match self.direction {
-            Direction::Up => CHANNEL_HEADER,
-            Direction::Down => 0,
-        };
-        let sink = self.sink().descriptor();
-        for _ in 0..4 {
-            let got = self.incoming.receive(sink, 0, BATCH, headroom)?;
-            (0..got).for_each(|i| self.count(i));
-            if got > 0 {
-                self.last_arrival = now;
+        match (self.direction, self.relay.clients) {
+            (Direction::Up, clients) => {
+                if let Clients::Streams(streams) = clients {
+                    // What there was no room for before.
+                    streams.flush()?;
+                }
+                self.drain_datagrams(now, self.relay.peers)?;
             }
-            if got < BATCH {
-                break;
+            (Direction::Down, Clients::Datagrams(fleet)) => self.drain_datagrams(now, fleet)?,
+            (Direction::Down, Clients::Streams(streams)) => {
+                let server = self.relay.server;
+                if streams.receive(|flow, frame| self.count(frame, Some(flow), server))? {
+                    self.last_arrival = now;
+                }
             }
         }
         if self.in_flight > 0 && now - self.last_arrival > STALL {
@@ -347,13 +360,32 @@ impl<'a> Lane<'a> {
         Ok(())
     }
 
-    fn count(&mut self, i: usize) {
-        let Some((flow, sequence)) = self.recognise(i) else {
+    fn drain_datagrams(&mut self, now: Instant, sink: &Fleet) -> io::Result<()> {
+        for _ in 0..4 {
+            let mut incoming = std::mem::take(&mut self.incoming);
+            let got = incoming.receive(sink.descriptor(), 0, BATCH, 0)?;
+            for i in 0..got {
+                self.count(&incoming.slot(i)[..incoming.received(i)], None, incoming.source(i));
+            }
+            self.incoming = incoming;
+            if got > 0 {
+                self.last_arrival = now;
+            }
+            if got < BATCH {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts a packet from `source`, on the connection of a flow if there are any.
+    fn count(&mut self, packet: &[u8], connection: Option<usize>, source: SocketAddrV4) {
+        let Some(Stamp { run, flow, sequence }) = self.recognise(packet, connection, source) else {
             self.strays += 1;
             return;
         };
         let state = &mut self.flows[flow];
-        if sequence < state.expected {
+        if run != self.run || sequence < state.expected {
             self.late += 1;
             return;
         }
@@ -364,30 +396,36 @@ impl<'a> Lane<'a> {
         self.in_flight -= 1 + skipped as usize;
     }
 
-    /// Flow and sequence number of a packet that is one of this lane's.
-    fn recognise(&self, i: usize) -> Option<(usize, u64)> {
-        let slot = self.incoming.slot(i);
-        let payload = &slot[CHANNEL_HEADER..];
+    /// The stamp of a packet that came out where it should.
+    fn recognise(
+        &self,
+        packet: &[u8],
+        connection: Option<usize>,
+        source: SocketAddrV4,
+    ) -> Option<Stamp> {
+        let (header, payload) = match self.direction {
+            Direction::Up => packet.split_at(0),
+            Direction::Down => packet.split_at_checked(CHANNEL_HEADER)?,
+        };
         let run = u32::from_be_bytes(*payload.first_chunk()?);
-        let flow = u32::from_be_bytes(*payload[4..].first_chunk()?) as usize;
-        let sequence = u64::from_be_bytes(*payload[8..].first_chunk()?);
+        let flow = u32::from_be_bytes(*payload.get(4..)?.first_chunk()?) as usize;
+        let sequence = u64::from_be_bytes(*payload.get(8..)?.first_chunk()?);
         let state = self.flows.get(flow)?;
-        let framed = match self.direction {
-            Direction::Up => {
-                self.incoming.received(i) == self.load.payload
-                    && self.incoming.source(i) == self.relay.relayed[flow]
-            }
+        let placed = match self.direction {
+            Direction::Up => source == self.relay.relayed[flow],
             Direction::Down => {
-                self.incoming.received(i) == CHANNEL_HEADER + self.load.payload
-                    && self.incoming.source(i) == self.relay.server
-                    && slot[..2] == channel(flow).to_be_bytes()
-                    && slot[2..4] == (self.load.payload as u16).to_be_bytes()
+                source == self.relay.server
+                    && connection.is_none_or(|of| of == flow)
+                    && header[..2] == channel(flow).to_be_bytes()
+                    && header[2..] == (payload.len() as u16).to_be_bytes()
             }
         };
-        let known = framed && run == self.run && sequence < state.next;
+        let of_this_run = run == self.run;
+        let numbered = payload.len() == self.load.payload && sequence < state.next;
         let intact = sequence % 64 != 0
-            || (STAMP..self.load.payload).all(|at| payload[at] == filler(at + CHANNEL_HEADER));
-        (known && intact).then_some((flow, sequence))
+            || (STAMP..payload.len()).all(|at| payload[at] == filler(at + CHANNEL_HEADER));
+        let known = placed && intact && (numbered || !of_this_run);
+        known.then_some(Stamp { run, flow, sequence })
     }
 
     fn write_off(&mut self, now: Instant) {
@@ -399,19 +437,26 @@ impl<'a> Lane<'a> {
         self.last_arrival = now;
     }
 
-    fn source(&self) -> &'a Fleet {
-        match self.direction {
-            Direction::Up => self.relay.clients,
-            Direction::Down => self.relay.peers,
+    fn source(&self) -> Source<'a> {
+        match (self.direction, self.relay.clients) {
+            (Direction::Up, Clients::Datagrams(fleet)) => Source::Datagrams(fleet),
+            (Direction::Up, Clients::Streams(streams)) => Source::Streams(streams),
+            (Direction::Down, _) => Source::Datagrams(self.relay.peers),
         }
     }
+}
 
-    fn sink(&self) -> &'a Fleet {
-        match self.direction {
-            Direction::Up => self.relay.peers,
-            Direction::Down => self.relay.clients,
-        }
-    }
+/// What a packet says of itself.
+struct Stamp {
+    run: u32,
+    flow: usize,
+    sequence: u64,
+}
+
+/// Where a lane's packets leave from.
+enum Source<'a> {
+    Datagrams(&'a Fleet),
+    Streams(&'a Streams),
 }
 
 /// The byte that a packet carries at `at`, when it is not the stamp.

@@ -7,12 +7,18 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
+use crate::certificate::KeyType;
+use crate::clients::Transport;
 use crate::generator::Sample;
+use crate::handshakes::{self, Version};
 use crate::servers::{Kind, version};
 use crate::{DENIED_MAX, Options, Outcome, Way};
 
-/// The rounds of one point: allocations and directions.
+/// The rounds of one point: transport, payload, allocations and directions.
 pub(crate) struct Point {
+    pub(crate) transport: Transport,
+    /// Bytes of application data in a packet.
+    pub(crate) payload: usize,
     pub(crate) allocations: usize,
     pub(crate) way: Way,
     /// For each server one sample a round, in the order of the rounds.
@@ -32,6 +38,25 @@ impl Point {
     }
 
     /// Spread over the rounds of a server's cost divided by that of `base`.
+    fn ratio(&self, kind: Kind, base: Kind) -> Spread {
+        let pairs = self.of(kind).iter().zip(self.of(base));
+        Spread::of(pairs.map(|(sample, base)| sample.cost() / base.cost()))
+    }
+}
+
+/// The rounds of one kind of handshake.
+pub(crate) struct HandshakePoint {
+    pub(crate) key_type: KeyType,
+    pub(crate) version: Version,
+    /// For each server one sample a round, in the order of the rounds.
+    pub(crate) servers: Vec<(Kind, Vec<handshakes::Sample>)>,
+}
+
+impl HandshakePoint {
+    fn of(&self, kind: Kind) -> &[handshakes::Sample] {
+        self.servers.iter().find(|(of, _)| *of == kind).map_or(&[], |(_, samples)| samples)
+    }
+
     fn ratio(&self, kind: Kind, base: Kind) -> Spread {
         let pairs = self.of(kind).iter().zip(self.of(base));
         Spread::of(pairs.map(|(sample, base)| sample.cost() / base.cost()))
@@ -69,8 +94,8 @@ fn base(options: &Options) -> Kind {
 pub(crate) fn table(points: &[Point], options: &Options) -> String {
     let base = base(options);
     let mut text = format!(
-        "| allocations | direction | server | CPU s per million | min .. max | x {base} | \
-         min .. max | pps | busy | waited | loss |\n|--:|---|---|--:|--:|--:|--:|--:|--:|--:|--:|\n"
+        "| clients | bytes | allocations | direction | server | CPU s per million | min .. max | x {base} | \
+         min .. max | pps | busy | waited | loss |\n|---|--:|--:|---|---|--:|--:|--:|--:|--:|--:|--:|--:|\n"
     );
     for point in points {
         for (kind, samples) in &point.servers {
@@ -79,8 +104,10 @@ pub(crate) fn table(points: &[Point], options: &Options) -> String {
             // Writing to a string cannot fail.
             let _ = writeln!(
                 text,
-                "| {:>4} | {:<4} | {kind:<9} | {:>6.3} | {:.3} .. {:.3} | {:.3} | \
+                "| {} | {:>4} | {:>4} | {:<4} | {kind:<9} | {:>6.3} | {:.3} .. {:.3} | {:.3} | \
                  {:.3} .. {:.3} | {:>7.0} | {:>3.0}% | {:.0}% | {:.2}% |",
+                point.transport,
+                point.payload,
                 point.allocations,
                 point.way.to_string(),
                 cost.median,
@@ -122,6 +149,8 @@ pub(crate) fn json(points: &[Point], options: &Options) -> Outcome<Value> {
     let points = points.iter().map(|point| {
         let servers = point.servers.iter().map(|(kind, samples)| server(point, *kind, samples));
         json!({
+            "transport": point.transport.to_string(),
+            "payload": point.payload,
             "allocations": point.allocations,
             "direction": point.way.to_string(),
             "servers": servers.collect::<Vec<_>>(),
@@ -131,7 +160,6 @@ pub(crate) fn json(points: &[Point], options: &Options) -> Outcome<Value> {
         "machine": machine(options)?,
         "command": command(),
         "base": base.to_string(),
-        "payload": options.payload,
         "train": options.train,
         "rate": options.rate,
         "window": options.window,
@@ -139,17 +167,85 @@ pub(crate) fn json(points: &[Point], options: &Options) -> Outcome<Value> {
     }))
 }
 
-/// Replaces the part of `page` between the markers of the relay table.
-pub(crate) fn write_into(page: &Path, points: &[Point], options: &Options) -> Outcome<()> {
-    const BEGIN: &str = "<!-- relay: begin, written by scripts/bench --write -->\n";
-    const END: &str = "<!-- relay: end -->";
+/// The table of handshakes, one row for each kind and server.
+pub(crate) fn handshake_table(points: &[HandshakePoint], options: &Options) -> String {
+    let base = base(options);
+    let mut text = format!(
+        "| certificate | version | server | CPU us per handshake | min .. max | x {base} | \
+         min .. max | per CPU second | busy | waited |\n|---|---|---|--:|--:|--:|--:|--:|--:|--:|\n"
+    );
+    for point in points {
+        for (kind, samples) in &point.servers {
+            let spread = |of: fn(&handshakes::Sample) -> f64| Spread::of(samples.iter().map(of));
+            let cost = spread(handshakes::Sample::cost);
+            let ratio = point.ratio(*kind, base);
+            // Writing to a string cannot fail.
+            let _ = writeln!(
+                text,
+                "| {} | {} | {kind:<9} | {:>6.1} | {:.1} .. {:.1} | {:.3} | {:.3} .. {:.3} | \
+                 {:>5.0} | {:>3.0}% | {:.0}% |",
+                point.key_type,
+                point.version,
+                cost.median,
+                cost.min,
+                cost.max,
+                ratio.median,
+                ratio.min,
+                ratio.max,
+                spread(handshakes::Sample::per_core).median,
+                100.0 * spread(handshakes::Sample::busy).median,
+                100.0 * spread(handshakes::Sample::denied).median,
+            );
+        }
+    }
+    text
+}
+
+/// Everything about handshakes, every round included.
+pub(crate) fn handshake_json(points: &[HandshakePoint], options: &Options) -> Outcome<Value> {
+    let base = base(options);
+    let points = points.iter().map(|point| {
+        let servers = point.servers.iter().map(|(kind, samples)| {
+            let rounds = samples.iter().map(|sample| {
+                json!({
+                    "cpu_microseconds_per_handshake": sample.cost(), "seconds": sample.seconds,
+                    "handshakes": sample.handshakes, "rate": sample.rate(),
+                    "waited_nanoseconds": sample.waited,
+                })
+            });
+            json!({
+                "server": kind.to_string(),
+                "cpu_microseconds_per_handshake":
+                    Spread::of(samples.iter().map(handshakes::Sample::cost)).json(),
+                "ratio": point.ratio(*kind, base).json(),
+                "rounds": rounds.collect::<Vec<_>>(),
+            })
+        });
+        json!({
+            "certificate": point.key_type.to_string(),
+            "version": point.version.to_string(),
+            "servers": servers.collect::<Vec<_>>(),
+        })
+    });
+    Ok(json!({
+        "machine": machine(options)?,
+        "command": command(),
+        "base": base.to_string(),
+        "points": points.collect::<Vec<_>>(),
+    }))
+}
+
+/// Replaces the part of `page` between the markers of the table named `name`.
+pub(crate) fn write_into(page: &Path, name: &str, table: &str, options: &Options) -> Outcome<()> {
+    let begin = format!("<!-- {name}: begin, written by scripts/bench --write -->\n");
+    let end = format!("<!-- {name}: end -->");
     let text = fs::read_to_string(page)?;
-    let missing = || format!("{}: no {} .. {END}", page.display(), BEGIN.trim());
-    let (before, rest) = text.split_once(BEGIN).ok_or_else(missing)?;
-    let (_, after) = rest.split_once(END).ok_or_else(missing)?;
+    let missing = || format!("{}: no {} .. {end}", page.display(), begin.trim());
+    let (before, rest) = text.split_once(&begin).ok_or_else(missing)?;
+    let (_, after) = rest.split_once(&end).ok_or_else(missing)?;
     let list: String = machine(options)?.iter().map(|line| format!("- {line}\n")).collect();
-    let part = format!("{list}- Command: `{}`\n\n{}", command(), table(points, options));
-    Ok(fs::write(page, format!("{before}{BEGIN}\n{part}\n{END}{after}"))?)
+    let part = format!("{list}- Command: `{}`\n\n{table}", command());
+    Ok(fs::write(page, format!("{before}{begin}\n{part}\n{end}{after}"))?)
 }
 
 /// The machine and the versions, a line each.

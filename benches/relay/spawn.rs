@@ -11,7 +11,6 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::fleet::Fleet;
 use crate::sys;
 
 /// The core of the server under test.
@@ -107,10 +106,10 @@ pub(crate) struct ForwarderProcess {
 pub(crate) fn spawn_forwarder(
     mut command: Command,
     count: usize,
-    clients: &Fleet,
-    peers: &Fleet,
+    client_port: u16,
+    peer_port: u16,
 ) -> Result<ForwarderProcess, Box<dyn Error>> {
-    command.args([count.to_string(), clients.port().to_string(), peers.port().to_string()]);
+    command.args([count.to_string(), client_port.to_string(), peer_port.to_string()]);
     let mut process = Process::start(command, "forwarder")?;
     let addresses = process.until("announce its ports", |process| {
         let written = process.written();

@@ -35,6 +35,13 @@ pub(crate) struct Batch {
     armed: Box<[usize]>,
 }
 
+impl Default for Batch {
+    /// A batch of no slots.
+    fn default() -> Self {
+        Self::new(0)
+    }
+}
+
 impl Batch {
     /// A batch of `count` empty slots.
     pub(crate) fn new(count: usize) -> Self {

@@ -15,6 +15,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 
 use super::names::normalised;
+use super::rsa::RsaKey;
 use super::{Certificate, CertificateProblem, KeyPair, Pem};
 use crate::net::Now;
 
@@ -92,9 +93,15 @@ fn load_key(pem: &Pem<'_>) -> Result<(PKey<Private>, SigningKey), CertificatePro
         }
         Err(_) => return Err(CertificateProblem::UnsupportedKey { file: file() }),
     };
-    let private_key = PKey::private_key_from_der(der.secret_der()).ok();
-    let signing_key = any_supported_type(&der).ok();
-    private_key.zip(signing_key).ok_or_else(|| CertificateProblem::UnsupportedKey { file: file() })
+    let unsupported = || CertificateProblem::UnsupportedKey { file: file() };
+    let private_key = PKey::private_key_from_der(der.secret_der()).map_err(|_| unsupported())?;
+    // Also decides which keys there are at all.
+    let signing_key = any_supported_type(&der).map_err(|_| unsupported())?;
+    let signing_key = match private_key.id() {
+        Id::RSA => Arc::new(RsaKey::new(private_key.clone())),
+        _ => signing_key,
+    };
+    Ok((private_key, signing_key))
 }
 
 /// The DNS names a certificate is for. The common name counts where there is

@@ -4,6 +4,7 @@
 mod load;
 mod names;
 mod problem;
+mod rsa;
 mod self_signed;
 
 use std::fmt;

@@ -117,7 +117,10 @@ impl Session {
             Err(refused) => Err(refused),
         };
         match connection {
-            Ok(connection) => {
+            Ok(mut connection) => {
+                // What is sent is fetched at once. At a bound, a message would be
+                // split into records.
+                connection.set_buffer_limit(None);
                 self.stage = Stage::Live(Box::new(connection));
                 Ok(())
             }
@@ -152,24 +155,37 @@ impl Session {
     /// # Errors
     ///
     /// [`Error::NotConnected`] before the handshake is done and after the end.
-    pub fn send(
+    pub fn send(&mut self, pieces: &mut [IoSlice<'_>], cipher: &mut Vec<u8>) -> Result<(), Error> {
+        let connection = self.connected()?;
+        encrypt(connection, pieces)?;
+        drain(connection, cipher);
+        Ok(())
+    }
+
+    /// The same for several messages, each of which begins a record. Together they
+    /// cost less than one by one.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Self::send`].
+    pub fn send_each<'a, const N: usize>(
         &mut self,
-        mut pieces: &mut [IoSlice<'_>],
+        messages: impl Iterator<Item = [IoSlice<'a>; N]>,
         cipher: &mut Vec<u8>,
     ) -> Result<(), Error> {
-        let Stage::Live(connection) = &mut self.stage else { return Err(Error::NotConnected) };
-        if self.state != State::Connected {
-            return Err(Error::NotConnected);
+        let connection = self.connected()?;
+        for mut message in messages {
+            encrypt(connection, &mut message)?;
         }
-        // Drops empty pieces in front, which would be taken for no progress.
-        IoSlice::advance_slices(&mut pieces, 0);
-        while !pieces.is_empty() {
-            let taken = connection.writer().write_vectored(pieces);
-            let taken = taken.map_err(|_| Error::Internal)?;
-            IoSlice::advance_slices(&mut pieces, taken);
-            drain(connection, cipher);
-        }
+        drain(connection, cipher);
         Ok(())
+    }
+
+    fn connected(&mut self) -> Result<&mut ServerConnection, Error> {
+        match &mut self.stage {
+            Stage::Live(connection) if self.state == State::Connected => Ok(connection),
+            _ => Err(Error::NotConnected),
+        }
     }
 
     /// Whether [`Self::write`] has something.
@@ -242,6 +258,19 @@ fn read_plaintext(connection: &mut ServerConnection, plain: &mut Vec<u8>) -> Res
         Err(why) if why.kind() == io::ErrorKind::WouldBlock => Ok(()),
         Err(_) => Err(Error::Internal),
     }
+}
+
+/// Encrypts the pieces; the records stay with the connection.
+fn encrypt(connection: &mut ServerConnection, mut pieces: &mut [IoSlice<'_>]) -> Result<(), Error> {
+    // Drops empty pieces in front, which would be taken for no progress.
+    IoSlice::advance_slices(&mut pieces, 0);
+    while !pieces.is_empty() {
+        match connection.writer().write_vectored(pieces) {
+            Ok(taken) if taken > 0 => IoSlice::advance_slices(&mut pieces, taken),
+            Ok(_) | Err(_) => return Err(Error::Internal),
+        }
+    }
+    Ok(())
 }
 
 fn drain(connection: &mut ServerConnection, cipher: &mut Vec<u8>) {

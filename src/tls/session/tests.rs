@@ -166,6 +166,47 @@ impl Pair {
     }
 }
 
+/// Lengths of the records in `cipher`.
+fn records(mut cipher: &[u8]) -> Vec<usize> {
+    let mut lengths = Vec::new();
+    while let [_, _, _, high, low, rest @ ..] = cipher {
+        let length = usize::from(u16::from_be_bytes([*high, *low]));
+        lengths.push(length);
+        cipher = &rest[length..];
+    }
+    lengths
+}
+
+#[test]
+fn messages_sent_together_are_records_of_their_own() {
+    let certificates = certificates(&[(Kind::P256, &["turn.example.org"])]);
+    for (version, _) in VERSIONS {
+        let mut pair = Pair::new(client(version, "turn.example.org", &[]), &certificates);
+        let early = pair.session.send_each([[IoSlice::new(b"x")]].into_iter(), &mut Vec::new());
+        assert_eq!(early, Err(Error::NotConnected));
+        pair.run().unwrap();
+        // More than the library keeps, and one that takes several records.
+        let messages: Vec<Vec<u8>> = (0..100u8)
+            .map(|n| vec![n; if n == 50 { 40_000 } else { 1_200 + usize::from(n) }])
+            .collect();
+        let pieces = messages.iter().map(|message| {
+            let (header, body) = message.split_at(4);
+            [header, body, &[]].map(IoSlice::new)
+        });
+        let mut cipher = Vec::new();
+        pair.session.send_each(pieces, &mut cipher).unwrap();
+        let lengths = records(&cipher);
+        assert_eq!(lengths.len(), 102);
+        let overhead = lengths[0] - messages[0].len();
+        for n in 0..49 {
+            assert_eq!(lengths[n], messages[n].len() + overhead);
+            assert_eq!(lengths[101 - n], messages[99 - n].len() + overhead);
+        }
+        pair.deliver(&cipher);
+        assert!(pair.answers == messages.concat());
+    }
+}
+
 #[test]
 fn the_stream_may_be_cut_at_every_byte() {
     let certificates = certificates(&[(Kind::P256, &["turn.example.org"])]);

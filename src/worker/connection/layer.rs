@@ -7,7 +7,8 @@ use super::OutQueue;
 use crate::io::{Arena, Outgoing, ReadOutcome, StreamBatch, TcpStream};
 use crate::tls::{self, MAX_PLAINTEXT, State};
 
-/// Ciphertext offered to the kernel at once. What it does not take of that is sent
+/// Plaintext encrypted and offered to the kernel at once, until a frame goes beyond
+/// it. What it does not take of that is sent
 /// in any case and never dropped for newer, so it must not be much.
 const BURST: usize = MAX_PLAINTEXT;
 
@@ -40,6 +41,17 @@ impl Scratch {
     pub(in crate::worker) fn new() -> Self {
         Self { batch: StreamBatch::new(), cipher: Vec::new() }
     }
+}
+
+/// The first of `order` that make up a burst: at least one.
+fn burst<'a>(messages: &[Outgoing], order: &'a [u32]) -> &'a [u32] {
+    let mut bytes = 0;
+    let count = order.iter().take_while(|&&index| {
+        let goes = bytes < BURST;
+        bytes += messages[index as usize].wire_len();
+        goes
+    });
+    &order[..count.count()]
 }
 
 /// A stream that is over, in one way or another.
@@ -131,13 +143,12 @@ impl Tls {
     ) -> io::Result<usize> {
         let mut taken = 0;
         while taken < order.len() && self.is_written() {
+            let burst = burst(messages, &order[taken..]);
+            let pieces = burst.iter().map(|&index| messages[index as usize].pieces(arena));
+            let pieces = pieces.map(|pieces| pieces.map(IoSlice::new));
             scratch.cipher.clear();
-            while taken < order.len() && scratch.cipher.len() < BURST {
-                let message = &messages[order[taken] as usize];
-                let mut pieces = message.pieces(arena).map(IoSlice::new);
-                self.session.send(&mut pieces, &mut scratch.cipher).map_err(over)?;
-                taken += 1;
-            }
+            self.session.send_each(pieces, &mut scratch.cipher).map_err(over)?;
+            taken += burst.len();
             self.write(stream, &scratch.cipher)?;
         }
         Ok(taken)
