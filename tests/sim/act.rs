@@ -28,6 +28,14 @@ enum Action {
     CloseLink,
     Restart,
     Garbage,
+    Roam,
+    OldTicket,
+    FirstPacket,
+    Connect,
+    PeerConnects,
+    PeerCloses,
+    DataBytes,
+    Drain,
 }
 
 const ACTIONS: &[(u32, Action)] = &[
@@ -46,6 +54,14 @@ const ACTIONS: &[(u32, Action)] = &[
     (8, Action::CloseLink),
     (8, Action::Restart),
     (25, Action::Garbage),
+    (30, Action::Roam),
+    (10, Action::OldTicket),
+    (40, Action::FirstPacket),
+    (60, Action::Connect),
+    (25, Action::PeerConnects),
+    (10, Action::PeerCloses),
+    (20, Action::DataBytes),
+    (3, Action::Drain),
 ];
 
 impl World {
@@ -55,6 +71,9 @@ impl World {
             && self.rng.permille(700)
         {
             return self.claim_reserved(host, token);
+        }
+        if self.rng.permille(600) && self.bind_one() {
+            return;
         }
         let action = self.rng.weighted(ACTIONS);
         let host = self.actor(action);
@@ -77,6 +96,22 @@ impl World {
             Action::CloseLink => {}
             Action::Restart => self.restart(host),
             Action::Garbage => self.garbage(host),
+            Action::Roam => self.roam_with_ticket(host),
+            Action::OldTicket => self.show_any_ticket(host),
+            Action::FirstPacket => self.raw_channel_data(host),
+            Action::PeerConnects => self.peer_connects(),
+            Action::PeerCloses => self.peer_closes(),
+            Action::DataBytes => {
+                let bound = self.bound_hosts();
+                if !bound.is_empty() {
+                    let host = self.rng.pick(&bound);
+                    self.send_to_bound_peer(host);
+                }
+            }
+            Action::Drain => {
+                let shard = self.rng.below(self.cores.len());
+                self.set_draining(shard, !self.model.draining[shard]);
+            }
             action => {
                 self.ask(host, action);
                 self.pump(host);
@@ -93,8 +128,22 @@ impl World {
                 self.model.alive(self.now, &five_tuple).is_some()
             })
             .collect();
-        let needs =
-            matches!(action, Action::Permission | Action::Channel | Action::Send | Action::Refresh);
+        let needs = matches!(
+            action,
+            Action::Permission
+                | Action::Channel
+                | Action::Send
+                | Action::Refresh
+                | Action::Roam
+                | Action::OldTicket
+                | Action::FirstPacket
+                | Action::Connect
+        );
+        let able = match action {
+            Action::Roam => (0..HOSTS).filter(|h| !self.hosts[*h].tickets.is_empty()).collect(),
+            Action::Connect => self.with_tcp_allocation(&able),
+            _ => able,
+        };
         if needs && !able.is_empty() && self.rng.permille(800) { self.rng.pick(&able) } else { any }
     }
 
@@ -125,7 +174,15 @@ impl World {
             Action::Allocate => {
                 let allocate = self.random_allocate(host);
                 trace!(self, "host {host}: {allocate:?}");
-                self.hosts[host].client.allocate(now, allocate);
+                if self.rng.permille(300) {
+                    self.allocate_mobile(host, &allocate);
+                } else {
+                    self.hosts[host].client.allocate(now, allocate);
+                }
+            }
+            Action::Connect => {
+                let peer = self.random_peer();
+                self.connect(host, peer);
             }
             Action::Refresh => {
                 let lifetime = self.rng.pick(&[None, Some(0), Some(30), Some(1200), Some(4000)]);
@@ -156,7 +213,8 @@ impl World {
                 self.hosts[host].client.send(peer, &data, dont_fragment);
             }
             Action::Raw => {
-                let method = self.rng.pick(&[wire::REFRESH, wire::CREATE_PERMISSION, 0x00A, 0x0AB]);
+                let method =
+                    self.rng.pick(&[wire::REFRESH, wire::CREATE_PERMISSION, wire::CONNECT, 0x0AB]);
                 let kind = self.rng.pick(&[0x7001, 0x7ABC]);
                 let attributes = vec![Attribute::Raw(kind, vec![1, 2, 3])];
                 trace!(self, "host {host}: method {method:#x} with {kind:#x}");
@@ -169,6 +227,8 @@ impl World {
     }
 
     fn random_allocate(&mut self, host: usize) -> Allocate {
+        let stream = self.hosts[host].is_stream();
+        let tcp = stream && self.setup.settings.relay.tcp;
         let rng = &mut self.rng;
         let mut allocate = Allocate {
             lifetime: rng
@@ -196,7 +256,8 @@ impl World {
                 allocate.additional_family = Some(rng.pick(&[Family::V6, Family::V4]));
                 allocate.even_port = Some(true);
             }
-            7 => allocate.requested_transport = 6,
+            7 => allocate.requested_transport = wire::TCP,
+            8..11 if tcp => allocate.requested_transport = wire::TCP,
             _ => {}
         }
         allocate
@@ -310,6 +371,8 @@ impl World {
             core.server.check_invariants(self.now);
         }
         assert!(self.model.allocations.is_empty(), "the model is empty");
+        assert!(self.model.connections.is_empty(), "connections: {:?}", self.model.connections);
+        self.peers.assert_empty();
         assert!(self.routes.is_empty(), "routes never removed: {:?}", self.routes);
         self.kernel.assert_empty();
         self.asleep = false;
@@ -318,6 +381,9 @@ impl World {
     /// Without loss and failures every client gets what it is due, and no more.
     pub fn settle(&mut self) {
         (self.loss, self.shell_failures, self.calm) = (0, 0, true);
+        for shard in 0..self.cores.len() {
+            self.set_draining(shard, false);
+        }
         for number in 0..HOSTS {
             let identity = self.fresh_identity(number);
             let credential = self.hosts[number].credential.clone();
@@ -329,12 +395,17 @@ impl World {
         }
     }
 
+    fn set_draining(&mut self, shard: usize, draining: bool) {
+        trace!(self, "shard {shard} drains: {draining}");
+        self.model.draining[shard] = draining;
+        self.cores[shard].server.set_draining(draining);
+    }
+
     fn claim(&mut self, host: usize) {
         let quota = self.hosts[host].credential.quota.clone();
         let limits = &self.setup.settings.limits;
         let (per_user, most) = (limits.allocations_per_user as usize, limits.allocations);
-        let shard = self.shard_of(self.hosts[host].identity);
-        let taken = self.model.allocations.values().filter(|a| a.shard == shard).count();
+        let taken = self.taken_at(self.shard_of(self.hosts[host].identity));
         let now = self.now;
         let expected = match self.hosts[host].credential.worth {
             Worth::Bad => Err(401),
@@ -343,17 +414,172 @@ impl World {
             _ if per_user > 0 && self.model.count_of(now, &quota) >= per_user => Err(486),
             _ => Ok(()),
         };
-        let allocate = Allocate { family: Some(Family::V4), ..Allocate::default() };
-        self.hosts[host].client.allocate(now, allocate);
-        let outcome = self.until(host, |event| match event {
-            Told::Allocated(allocated) => Some(Ok(allocated.relayed[0])),
-            Told::Failed(failure) => Some(Err(failure.code)),
-            _ => None,
-        });
-        assert_eq!(outcome.map(|_| ()), expected, "what host {host} gets");
-        if outcome.is_ok() {
+        let mut allocate = Allocate { family: Some(Family::V4), ..Allocate::default() };
+        let settings = &self.setup.settings;
+        let tcp = settings.relay.tcp && host % 4 == 3;
+        let mobile = settings.mobility.is_some() && !tcp;
+        if tcp {
+            allocate.requested_transport = wire::TCP;
+        }
+        if mobile {
+            self.allocate_mobile(host, &allocate);
+        } else {
+            self.hosts[host].client.allocate(now, allocate);
+        }
+        let outcome = self.until(host, outcome_of);
+        assert_eq!(outcome, expected, "what host {host} gets");
+        match outcome {
+            Err(_) => {}
+            Ok(()) if tcp => self.relay_tcp(host),
+            Ok(()) => self.echo(host),
+        }
+        if outcome.is_ok() && mobile {
+            self.wander(host);
+        }
+    }
+
+    /// The allocations of a shard.
+    fn taken_at(&self, shard: u16) -> usize {
+        self.model.allocations.values().filter(|a| a.shard == shard).count()
+    }
+
+    /// Takes the allocation along twice; neither ticket is good a second time.
+    fn wander(&mut self, host: usize) {
+        for _ in 0..2 {
+            let ticket = self.hosts[host].tickets.last().expect("it came with the answer").clone();
+            self.roam(host);
+            let taken = self.taken_at(self.shard_of(self.hosts[host].identity));
+            match self.show(host, ticket.clone()) {
+                Ok(()) => {}
+                Err(508) if taken >= self.setup.settings.limits.allocations => return,
+                other => panic!("host {host} takes it along: {other:?}"),
+            }
+            self.echo(host);
+            // The Refresh may be repeated for a while, but elsewhere it moves nothing.
+            let thief = (host + 4) % HOSTS;
+            if self.model.alive(self.now, &self.hosts[thief].identity.five_tuple).is_none() {
+                let credential = self.hosts[host].credential.clone();
+                let identity = self.fresh_identity(thief);
+                let own = self.hosts[thief].credential.clone();
+                self.hosts[thief] = Host::new(&mut self.rng, credential, identity);
+                let refused = self.show(thief, ticket);
+                // Nobody is looked up outside for what is at another shard.
+                assert!(matches!(refused, Err(400 | 401 | 437)), "a used ticket: {refused:?}");
+                let identity = self.fresh_identity(thief);
+                self.hosts[thief] = Host::new(&mut self.rng, own, identity);
+            }
             self.echo(host);
         }
+    }
+
+    /// Shows a ticket and waits for the answer.
+    fn show(&mut self, host: usize, ticket: Vec<u8>) -> Result<(), u16> {
+        let attributes = vec![Attribute::Raw(wire::TICKET, ticket)];
+        self.hosts[host].client.request_raw(self.now, wire::REFRESH, attributes);
+        self.until(host, outcome_of)
+    }
+
+    /// A connection to a peer, bound and used.
+    fn relay_tcp(&mut self, host: usize) {
+        let peer = self.setup.peers[0];
+        self.connect(host, peer);
+        assert_eq!(self.until(host, outcome_of), Ok(()), "host {host} is connected to its peer");
+        let id = self.hosts[host].waiting.pop().expect("the answer names the connection");
+        let data = self.bind_data_connection(host, id);
+        assert_eq!(self.until(data, outcome_of), Ok(()), "host {data} is bound to the peer");
+        self.send_to_bound_peer(data);
+        self.advance(Duration::from_secs(5));
+        let at = &self.hosts[data].data;
+        assert!(at.peer.is_some() && at.arrived == at.sent, "the peer gets all of it");
+    }
+
+    /// Starts a data connection, if there is something to bind it to.
+    fn bind_one(&mut self) -> bool {
+        let waiting: Vec<usize> =
+            (0..HOSTS).filter(|host| !self.hosts[*host].waiting.is_empty()).collect();
+        if waiting.is_empty() {
+            return false;
+        }
+        let host = self.rng.pick(&waiting);
+        let id = self.hosts[host].waiting.pop().expect("it has one");
+        // Somebody else who knows the id, or one that does not exist.
+        let (by, id) = match self.rng.below(12) {
+            0 => (self.rng.below(HOSTS), id),
+            1 => (host, self.rng.next() as u32),
+            _ => (host, id),
+        };
+        self.bind_data_connection(by, id);
+        true
+    }
+
+    fn with_tcp_allocation(&self, hosts: &[usize]) -> Vec<usize> {
+        let is_tcp = |host: &&usize| {
+            let five_tuple = self.hosts[**host].identity.five_tuple;
+            self.model.alive(self.now, &five_tuple).is_some_and(|a| a.transport == wire::TCP)
+        };
+        hosts.iter().filter(is_tcp).copied().collect()
+    }
+
+    /// Allocate with an empty MOBILITY-TICKET.
+    fn allocate_mobile(&mut self, host: usize, allocate: &Allocate) {
+        let byte = |kind, value: u8| Attribute::Raw(kind, vec![value, 0, 0, 0]);
+        let family = |family| if family == Family::V4 { 1 } else { 2 };
+        let mut list = vec![byte(wire::TRANSPORT, allocate.requested_transport)];
+        let lifetime = allocate.lifetime.map(|l| (l.as_secs() as u32).to_be_bytes().to_vec());
+        list.extend(lifetime.map(|value| Attribute::Raw(wire::LIFETIME, value)));
+        list.extend(allocate.family.map(|f| byte(wire::FAMILY, family(f))));
+        list.extend(allocate.additional_family.map(|f| byte(wire::ADDITIONAL, family(f))));
+        let even = allocate.even_port.map(|reserve| vec![if reserve { 0x80 } else { 0 }]);
+        list.extend(even.map(|value| Attribute::Raw(wire::EVEN_PORT, value)));
+        let token = allocate.reservation_token.map(|token| token.to_vec());
+        list.extend(token.map(|value| Attribute::Raw(wire::TOKEN, value)));
+        list.extend(
+            allocate.dont_fragment.then(|| Attribute::Raw(wire::DONT_FRAGMENT, Vec::new())),
+        );
+        list.push(Attribute::Raw(wire::TICKET, Vec::new()));
+        self.hosts[host].client.request_raw(self.now, wire::ALLOCATE, list);
+    }
+
+    /// The client goes elsewhere and shows the ticket it has got last, or not.
+    fn roam_with_ticket(&mut self, host: usize) {
+        let Some(ticket) = self.hosts[host].tickets.last().cloned() else { return };
+        self.roam(host);
+        let lifetime = self.rng.pick(&[None, None, Some(0u32), Some(1200)]);
+        let mut attributes = vec![Attribute::Raw(wire::TICKET, ticket)];
+        attributes
+            .extend(lifetime.map(|l| Attribute::Raw(wire::LIFETIME, l.to_be_bytes().to_vec())));
+        self.hosts[host].client.request_raw(self.now, wire::REFRESH, attributes);
+        self.pump(host);
+    }
+
+    /// Any ticket of anybody, from where the client is.
+    fn show_any_ticket(&mut self, host: usize) {
+        let of = if self.rng.permille(700) { host } else { self.rng.below(HOSTS) };
+        if self.hosts[of].tickets.is_empty() {
+            return;
+        }
+        let ticket = self.rng.pick(&self.hosts[of].tickets);
+        trace!(self, "host {host} shows a ticket of host {of}");
+        let attributes = vec![Attribute::Raw(wire::TICKET, ticket)];
+        self.hosts[host].client.request_raw(self.now, wire::REFRESH, attributes);
+        self.pump(host);
+    }
+
+    /// ChannelData as a client sends it that has just moved and knows its channels.
+    fn raw_channel_data(&mut self, host: usize) {
+        let five_tuple = self.hosts[host].identity.five_tuple;
+        let Some(allocation) = self.model.at(&five_tuple) else { return };
+        let channels: Vec<u16> = allocation.channels.keys().copied().collect();
+        let number = if channels.is_empty() { 0x4000 } else { self.rng.pick(&channels) };
+        let data = self.payload();
+        let mut bytes = number.to_be_bytes().to_vec();
+        bytes.extend((data.len() as u16).to_be_bytes());
+        bytes.extend(&data);
+        if five_tuple.transport.is_stream() {
+            bytes.resize(bytes.len().next_multiple_of(4), 0);
+        }
+        trace!(self, "host {host}: {} bytes on channel {number:#x}", data.len());
+        self.send_up(host, bytes);
     }
 
     /// A permission, then data to a peer and back.
@@ -399,5 +625,14 @@ impl World {
             }
         }
         None
+    }
+}
+
+/// How a request ended, for one that asked for nothing else.
+fn outcome_of(event: &Told) -> Option<Result<(), u16>> {
+    match event {
+        Told::Allocated(_) | Told::Answered { .. } => Some(Ok(())),
+        Told::Failed(failure) => Some(Err(failure.code)),
+        _ => None,
     }
 }

@@ -11,11 +11,16 @@ use sturn::turn::{self, DropReason, EndReason, Forward, Input, Output, Ticket, T
 
 use crate::kernel::Socket;
 use crate::model::{self, Allocation, Delivery, Forecast, Relay, Target, Via};
+use crate::peers;
+use crate::roaming::Mobile;
 use crate::wire::{self, Class, Stun};
 use crate::world::{Event, World, shard_of, trace};
 
 /// The wheel's resolution: what is due is done by then.
 const TICK: Duration = Duration::from_millis(250);
+
+/// How long messages between shards may take to move an allocation.
+const ARRIVAL: Duration = Duration::from_secs(30);
 
 /// A request that the core has not answered yet.
 #[derive(Clone, Debug)]
@@ -47,11 +52,21 @@ impl World {
             .as_ref()
             .filter(|m| m.class == Class::Request && !altered && m.method != wire::BINDING)
             .map(|m| self.model.forecast(now, from, m, liar, false));
-        let delivery = self.outbound(shard, from, bytes, message.as_ref());
         let mut reply = [0; turn::MAX_REPLY];
         let (verdict, outputs) =
             self.call(shard, |server| server.on_client(now, from, bytes, &mut reply));
         self.note(verdict);
+        let answer = match verdict {
+            Verdict::Reply { len } => Stun::parse(&reply[..len]),
+            _ => None,
+        };
+        self.follow_moves(
+            shard,
+            &outputs,
+            message.as_ref().zip(answer.as_ref()).map(|(m, a)| (from, m, a)),
+        );
+        let delivery = self.outbound(shard, from, bytes, message.as_ref());
+        self.check_traffic(shard);
         match verdict {
             Verdict::Forward(forward) => {
                 let delivery = delivery.expect("only data is forwarded");
@@ -69,19 +84,21 @@ impl World {
             Verdict::Reply { len } => {
                 assert!(delivery.is_none(), "data is not answered");
                 let request = message.as_ref();
-                let answer = Stun::parse(&reply[..len]);
                 self.judge_reply(from, request, answer.as_ref(), altered, forecast.as_ref());
                 self.send_down(from, reply[..len].to_vec());
             }
             Verdict::ReplyFrom { .. } => panic!("NAT behaviour discovery is off"),
-            Verdict::HandOver { .. } => panic!("TCP relays are off"),
+            Verdict::HandOver { shard: to } => {
+                assert!(outputs.is_empty(), "nothing was kept of it");
+                self.hand_connection_over(from, to);
+            }
             Verdict::Queued => {
                 let request = message.clone().expect("only a request waits");
                 self.queue(host, from, request, altered, forecast.as_ref());
             }
         }
         let cause = message.map(|m| (from, m.id, altered));
-        self.perform_all(shard, outputs, cause);
+        self.perform_followed(shard, outputs, cause);
     }
 
     /// A datagram reaches a relay socket.
@@ -92,6 +109,7 @@ impl World {
         let expected = self.model.inbound(now, shard, relay, from, bytes.len());
         let (verdict, outputs) =
             self.call(shard, |s| s.on_peer(now, relay, PeerAddr::new(from), bytes.len()));
+        self.check_traffic(shard);
         self.note(verdict);
         match verdict {
             Verdict::Forward(forward) => self.deliver(shard, bytes, forward, &expected),
@@ -106,9 +124,14 @@ impl World {
 
     /// Anything else that a core is told.
     pub fn input(&mut self, shard: u16, input: Input) {
-        let now = self.now;
-        let ((), outputs) = self.call(shard, |server| server.handle_input(now, input));
+        let outputs = self.ask_core(shard, input);
         self.perform_all(shard, outputs, None);
+    }
+
+    /// What a core wants done when it is told something.
+    pub fn ask_core(&mut self, shard: u16, input: Input) -> Vec<Output> {
+        let now = self.now;
+        self.call(shard, |server| server.handle_input(now, input)).1
     }
 
     /// The answer to a lookup: the request that waited for it is judged like one
@@ -180,7 +203,9 @@ impl World {
             assert!(allocation.is_alive(past), "{five_tuple} has outlived its lifetime");
             allocation.tidy(past);
         }
-        let patience = self.setup.settings.lifetimes.pending + TICK;
+        self.model.assert_none_late(shard, past);
+        // A request may have waited for its allocation to arrive before it began.
+        let patience = self.setup.settings.lifetimes.pending + 5 * TICK + ARRIVAL;
         let shards = self.setup.shards;
         self.model.openings.retain(|(five_tuple, _), since| {
             shard_of(five_tuple, shards) != shard || now.mono < *since + patience
@@ -197,18 +222,25 @@ impl World {
         let result = call(server);
         server.check_invariants(self.now);
         let outputs: Vec<Output> = std::iter::from_fn(|| server.poll_output()).collect();
-        assert_eq!(
-            server.counters().traffic,
-            self.model.traffic[usize::from(shard)],
-            "the traffic of shard {shard} is counted right"
-        );
         for output in &outputs {
             self.digest(format!("{output:?}").as_bytes());
         }
         (result, outputs)
     }
 
-    fn perform_all(&mut self, shard: u16, outputs: Vec<Output>, cause: Option<Asker>) {
+    fn check_traffic(&self, shard: u16) {
+        let counted = self.cores[usize::from(shard)].server.counters().traffic;
+        let expected = self.model.traffic[usize::from(shard)];
+        assert_eq!(counted, expected, "the traffic of shard {shard} is counted right");
+    }
+
+    pub fn perform_all(&mut self, shard: u16, outputs: Vec<Output>, cause: Option<Asker>) {
+        self.check_traffic(shard);
+        self.follow_moves(shard, &outputs, None);
+        self.perform_followed(shard, outputs, cause);
+    }
+
+    fn perform_followed(&mut self, shard: u16, outputs: Vec<Output>, cause: Option<Asker>) {
         // Answers first: they say why an allocation has ended.
         let (answers, rest): (Vec<_>, Vec<_>) =
             outputs.into_iter().partition(|output| matches!(output, Output::Send { .. }));
@@ -216,6 +248,7 @@ impl World {
             self.perform(shard, output, cause);
         }
         assert!(self.model.deleted.is_empty(), "what a client has deleted is gone at once");
+        self.applied.clear();
     }
 
     fn note(&mut self, verdict: Verdict) {
@@ -251,7 +284,7 @@ impl World {
             _ => return None,
         };
         let kernel = &self.kernel;
-        let neighbour = |local| kernel.socket_at(local).filter(|s| s.0 == shard).map(|s| s.1);
+        let neighbour = |local| kernel.datagram_socket_of(shard, local).map(|s| s.1);
         Some(self.model.outbound(self.now, from.five_tuple, target, data.len(), neighbour))
     }
 
@@ -325,12 +358,16 @@ impl World {
             wire::CREATE_PERMISSION,
             wire::CHANNEL_BIND,
         ];
+        let of_tcp = [wire::CONNECT, wire::CONNECTION_BIND].contains(&message.method);
+        let tcp = self.setup.settings.relay.tcp;
         match reason {
             DropReason::InProgress | DropReason::TooManyPending => {}
             DropReason::AnswerBudget => {
                 assert!(self.setup.settings.limits.answers_per_prefix > 0, "there is a budget");
             }
-            DropReason::UnknownMethod => assert!(!known.contains(&message.method)),
+            DropReason::UnknownMethod => {
+                assert!(!known.contains(&message.method) && !(of_tcp && tcp));
+            }
             reason => panic!("a good request was dropped: {reason:?} {message:?}"),
         }
     }
@@ -368,6 +405,9 @@ impl World {
         }
         let forecast = forecast.expect("made for every request");
         judge(request, answer, forecast);
+        if answer.error() == Some(300) {
+            self.check_alternates(from, answer);
+        }
         if answer.class == Class::Error {
             return;
         }
@@ -377,10 +417,22 @@ impl World {
         self.granted(from, request, answer);
     }
 
+    /// The servers named in a 300: the first is of the client's family.
+    fn check_alternates(&self, from: turn::Client, answer: &Stun) {
+        let named: Vec<SocketAddr> = answer
+            .all(wire::ALTERNATE_SERVER)
+            .map(|value| wire::plain_address(value).expect("an address"))
+            .collect();
+        let list = self.model.alternates_of(from);
+        assert!(named.iter().all(|server| list.contains(server)), "{named:?} of {list:?}");
+        let v4 = from.five_tuple.client.socket().is_ipv4();
+        assert!(named.first().is_some_and(|server| server.is_ipv4() == v4), "of its family first");
+    }
+
     /// Only an Allocate that was granted before is answered without delay.
     fn check_repeated(&self, from: turn::Client, request: &Stun, answer: &Stun) {
         let known = &self.model.allocations[&from.five_tuple];
-        assert_eq!(known.id, request.id, "the same request as before");
+        assert_eq!(known.id, Some(request.id), "the same request as before");
         for relayed in answer.addresses(wire::RELAYED) {
             let mut known = known.relays.iter().map(|relay| relay.advertised);
             assert!(known.any(|known| known == relayed), "the same addresses as before");
@@ -392,6 +444,13 @@ impl World {
         if request.method == wire::REFRESH {
             let lifetime = self.model.lifetime(request).as_secs() as u32;
             assert_eq!(answer.u32(wire::LIFETIME), Some(lifetime));
+        }
+        if matches!(request.method, wire::CONNECT | wire::CONNECTION_BIND) {
+            // Of connections `peers` keeps the books.
+            return;
+        }
+        if request.is_moving_refresh() {
+            return self.granted_move(from, request, answer);
         }
         self.model.apply(self.now, from, request);
     }
@@ -438,16 +497,17 @@ impl World {
         message: &[u8],
         cause: Option<Asker>,
     ) {
+        if peers::attempt(message).is_some() {
+            // Judged where the peer has connected.
+            return;
+        }
         let answer = Stun::parse(message).expect("the server sends whole messages");
         assert!(matches!(answer.class, Class::Success | Class::Error), "answers only");
-        // What is not said in answer to a lookup concludes an opening, and no
-        // altered request gets that far.
-        let asker = cause.filter(|(who, id, _)| (*who, *id) == (client, answer.id));
-        let asker = asker.unwrap_or((client, answer.id, false));
+        let asker = self.asker_of(client, &answer, cause);
         let question = self.queued.get_mut(&asker).filter(|q| q.times > 0);
         let question = question.expect("an answer goes to the five-tuple that asked, once");
         question.times -= 1;
-        let Question { request, altered, forecast, .. } = question.clone();
+        let Question { request, altered, forecast, host, .. } = question.clone();
         self.tally_answer(Some(&request), Some(&answer));
         assert_eq!(answer.method, request.method);
         assert!(!altered || answer.class == Class::Error, "an altered request is not granted");
@@ -458,12 +518,8 @@ impl World {
         let immediate = forecast.is_some();
         match forecast {
             Some(forecast) if !altered => judge(&request, &answer, &forecast),
-            Some(_) => {}
-            None => {
-                assert_eq!(request.method, wire::ALLOCATE, "only Allocate takes its time");
-                let code = answer.error();
-                assert!(matches!(code, None | Some(486 | 508)), "{code:?} after all checks");
-            }
+            _ if altered => {}
+            _ => self.judge_late(host, client, &request, &answer),
         }
         if answer.class == Class::Error {
             return;
@@ -472,6 +528,51 @@ impl World {
             (wire::ALLOCATE, true) => self.check_repeated(client, &request, &answer),
             (wire::ALLOCATE, false) => self.allocated(shard, client, &request, &answer),
             _ => self.granted(client, &request, &answer),
+        }
+    }
+
+    /// The request that an answer is for. What is not said in answer to a lookup
+    /// concludes an opening, or comes when an allocation has arrived; an altered
+    /// request can be among the latter, and is never granted.
+    fn asker_of(&self, client: turn::Client, answer: &Stun, cause: Option<Asker>) -> Asker {
+        let caused = cause.filter(|(who, id, _)| (*who, *id) == (client, answer.id));
+        let altered = (client, answer.id, true);
+        let waits = self.queued.get(&altered).is_some_and(|q| q.times > 0);
+        let other = waits && answer.class == Class::Error && self.may_arrive();
+        caused.unwrap_or(if other { altered } else { (client, answer.id, false) })
+    }
+
+    /// Whether allocations may come from other shards.
+    pub fn may_arrive(&self) -> bool {
+        self.setup.settings.mobility.is_some() && self.setup.shards > 1
+    }
+
+    /// The answer to a request that has waited, but not for a user.
+    fn judge_late(&self, host: usize, client: turn::Client, request: &Stun, answer: &Stun) {
+        let code = answer.error();
+        let held = || {
+            let forecast = |failed| {
+                self.model.forecast(self.now, client, request, self.hosts[host].liar, failed)
+            };
+            // Its user may have been looked up since then, and not found.
+            let (mut found, missed) = (forecast(false), forecast(true));
+            found.errors.extend(missed.errors);
+            found
+        };
+        match request.method {
+            wire::ALLOCATE if matches!(code, None | Some(486 | 508)) => {}
+            wire::CONNECT if matches!(code, None | Some(447)) => {}
+            wire::CONNECTION_BIND => assert_eq!(code, None, "refused at once or never"),
+            // Granted where the allocation was.
+            wire::REFRESH if request.is_moving_refresh() && code.is_none() => {}
+            wire::REFRESH if request.is_moving_refresh() => {
+                let codes = [400, 401, 437, 438, 441, 443, 508];
+                assert!(codes.contains(&code.unwrap_or(0)), "{code:?} for a ticket");
+            }
+            _ => {
+                assert!(self.may_arrive(), "nothing else takes its time: {request:?}, {code:?}");
+                judge(request, answer, &held());
+            }
         }
     }
 
@@ -495,13 +596,21 @@ impl World {
         if request.get(wire::TOKEN).is_some() {
             self.tally("reserved port claimed");
         }
+        let asked = request.get(wire::TICKET).is_some();
+        let tcp = request.get(wire::TRANSPORT).is_some_and(|value| value[0] == wire::TCP);
+        assert_eq!(answer.get(wire::TICKET).is_some(), asked && !tcp, "a ticket for who asks");
+        if tcp {
+            self.tally("allocation for TCP");
+        }
         let credential = self.model.credential(request, false).expect("a known user").clone();
         let allocation = Allocation {
             client,
             shard,
             name: credential.name.clone(),
             quota: credential.quota.clone(),
-            id: request.id,
+            id: Some(request.id),
+            transport: request.get(wire::TRANSPORT).map_or(0, |value| value[0]),
+            mobile: answer.get(wire::TICKET).map(Mobile::new),
             relays,
             permissions: Default::default(),
             channels: Default::default(),
@@ -574,6 +683,23 @@ impl World {
                         "data from {peer} for host {host}"
                     );
                 }
+                Told::Answered { method, ref attributes, .. } => {
+                    let get = |kind| attributes.iter().find(|(k, _)| *k == kind).map(|(_, v)| v);
+                    if let wire::ALLOCATE | wire::REFRESH = method {
+                        at.tickets.extend(get(wire::TICKET).cloned());
+                    }
+                    let id = get(wire::CONNECTION_ID).filter(|_| method == wire::CONNECT);
+                    at.waiting.extend(id.map(|id| connection_id(id)));
+                    if let (wire::ALLOCATE, Some(token)) = (method, get(wire::TOKEN)) {
+                        let token = token[..].try_into().expect("eight bytes");
+                        at.last_token = Some(token);
+                        self.fresh_token = Some((host, token));
+                    }
+                }
+                Told::Indication { method: wire::CONNECTION_ATTEMPT, ref attributes } => {
+                    let id = attributes.iter().find(|(kind, _)| *kind == wire::CONNECTION_ID);
+                    at.waiting.push(connection_id(&id.expect("it names the connection").1));
+                }
                 Told::Allocated(ref allocated) => {
                     let mine = allocated.relayed.iter().all(|r| at.granted.contains(r));
                     assert!(mine, "granted to host {host}");
@@ -594,6 +720,10 @@ impl World {
             self.hosts[host].told.push(event);
         }
     }
+}
+
+fn connection_id(value: &[u8]) -> u32 {
+    u32::from_be_bytes(value.try_into().expect("four bytes"))
 }
 
 /// The answer has to be one of those that were expected.

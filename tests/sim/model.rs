@@ -10,11 +10,14 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use sturn::auth::userhash;
-use sturn::net::{Family, FiveTuple, Now};
-use sturn::turn::{Client, DefaultFamily, ExpiryCheck, RelayId, Traffic};
+use sturn::net::{Family, FiveTuple, Now, Transport};
+use sturn::turn::{Client, DefaultFamily, ExpiryCheck, Link, RelayId, Traffic};
 
+use crate::peers::PeerConnection;
+use crate::roaming::{Mobile, TRANSIT};
 use crate::setup::{Credential, REALM, Setup, Worth};
 use crate::wire::{self, Stun};
+use crate::world::shard_of;
 
 /// An allocation that a client was granted.
 #[derive(Clone, Debug)]
@@ -23,7 +26,12 @@ pub struct Allocation {
     pub shard: u16,
     pub name: String,
     pub quota: String,
-    pub id: [u8; 12],
+    /// The Allocate request that made it, while its client is where that came from.
+    pub id: Option<[u8; 12]>,
+    /// What it relays: the protocol number of UDP or TCP.
+    pub transport: u8,
+    /// What it has when it can follow its client.
+    pub mobile: Option<Mobile>,
     pub relays: Vec<Relay>,
     pub permissions: BTreeMap<IpAddr, Instant>,
     pub channels: BTreeMap<u16, (SocketAddr, Instant)>,
@@ -70,12 +78,24 @@ pub struct Model {
     /// For whom a nonce was made, and when (seconds since the epoch).
     pub nonces: BTreeMap<Vec<u8>, (SocketAddr, u64)>,
     pub traffic: Vec<Traffic>,
+    /// Tickets that have moved an allocation: none of them does it again.
+    pub used_tickets: BTreeSet<Vec<u8>>,
+    /// Connections that ended while an allocation could outlive them.
+    pub closed: BTreeSet<Link>,
+    /// The connections with peers, by CONNECTION-ID.
+    pub connections: BTreeMap<u32, PeerConnection>,
+    /// Shards that take no new allocations.
+    pub draining: Vec<bool>,
 }
 
 impl Model {
     pub fn new(setup: Rc<Setup>) -> Self {
         Self {
             traffic: vec![Traffic::default(); usize::from(setup.shards)],
+            draining: vec![false; usize::from(setup.shards)],
+            used_tickets: BTreeSet::new(),
+            closed: BTreeSet::new(),
+            connections: BTreeMap::new(),
             setup,
             allocations: BTreeMap::new(),
             deleted: BTreeMap::new(),
@@ -120,7 +140,8 @@ impl Model {
             forecast.errors.insert(401);
             return forecast;
         };
-        let (accepted, refused) = self.verdict_on(now, client, credential, failed);
+        let subject = self.subject(client, request);
+        let (accepted, refused) = self.verdict_on(now, client, credential, subject, failed);
         if refused {
             forecast.errors.insert(401);
         }
@@ -151,18 +172,18 @@ impl Model {
         now: Now,
         client: Client,
         credential: &Credential,
+        subject: Option<&Allocation>,
         failed: bool,
     ) -> (bool, bool) {
+        let owner = subject.map(|a| a.name == credential.name);
         match credential.worth {
             Worth::Good => (true, false),
             Worth::Bad => (false, true),
             // Who owns the allocation is known without a lookup.
-            Worth::External => (!failed || self.owns(client, &credential.name), failed),
+            Worth::External => (!failed || owner == Some(true), failed),
             Worth::Until(end) if now.unix_secs() <= end => (true, false),
             Worth::Until(_) => {
                 let check = self.setup.settings.auth.expiry;
-                let owner =
-                    self.allocations.get(&client.five_tuple).map(|a| a.name == credential.name);
                 let pending = self.is_opening(&client.five_tuple);
                 let lenient = check == ExpiryCheck::Allocate && (owner == Some(true) || pending);
                 (lenient, !lenient || pending || owner.is_some())
@@ -174,8 +195,10 @@ impl Model {
         self.openings.keys().any(|(of, _)| of == five_tuple)
     }
 
-    fn owns(&self, client: Client, name: &str) -> bool {
-        self.allocations.get(&client.five_tuple).is_some_and(|a| a.name == name)
+    /// The allocation that a request is about.
+    fn subject(&self, client: Client, request: &Stun) -> Option<&Allocation> {
+        let there = self.at(&client.five_tuple).or_else(|| self.named_allocation(request));
+        there.or_else(|| self.allocations.values().find(|a| a.is_named_by(request)))
     }
 
     fn is_fresh(&self, now: Now, client: Client, request: &Stun) -> bool {
@@ -188,9 +211,10 @@ impl Model {
     }
 
     fn forecast_allocate(&self, now: Now, client: Client, request: &Stun) -> Forecast {
-        let alive = self.alive(now, &client.five_tuple);
+        let alive = self.at(&client.five_tuple).filter(|a| a.is_alive(now.mono));
         if let Some(allocation) = alive {
-            let repeated = allocation.id == request.id;
+            let at_home = allocation.client.five_tuple == client.five_tuple;
+            let repeated = at_home && allocation.id == Some(request.id);
             return if repeated { success() } else { error(437) };
         }
         let mut forecast = self.forecast_new(client, request);
@@ -201,11 +225,11 @@ impl Model {
     }
 
     fn forecast_new(&self, client: Client, request: &Stun) -> Forecast {
+        if let Some(code) = self.wrong_transport(client, request) {
+            return error(code);
+        }
         if has_bad_combination(request) {
             return error(400);
-        }
-        if request.get(wire::TRANSPORT).is_none_or(|transport| transport[0] != 17) {
-            return error(442);
         }
         let supports =
             |f| self.setup.settings.relay.addresses.iter().any(|r| Family::of(r.local) == f);
@@ -214,6 +238,12 @@ impl Model {
         {
             return error(440);
         }
+        if request.get(wire::TICKET).is_some() && self.setup.settings.mobility.is_none() {
+            return error(405);
+        }
+        if self.draining[usize::from(shard_of(&client.five_tuple, self.setup.shards))] {
+            return error(if self.alternates_of(client).is_empty() { 508 } else { 300 });
+        }
         // Ports, capacity and quota are judged when everything is at rest.
         let mut forecast = success();
         forecast.errors.insert(508);
@@ -221,6 +251,32 @@ impl Model {
             forecast.errors.insert(486);
         }
         forecast
+    }
+
+    /// What is wrong with REQUESTED-TRANSPORT: TCP is for streams, and goes with
+    /// nothing that is about datagrams.
+    fn wrong_transport(&self, client: Client, request: &Stun) -> Option<u16> {
+        match request.get(wire::TRANSPORT)?[0] {
+            wire::UDP => None,
+            wire::TCP if self.setup.settings.relay.tcp => {
+                let of_udp = [wire::EVEN_PORT, wire::TOKEN, wire::DONT_FRAGMENT];
+                let wrong = !client.five_tuple.transport.is_stream()
+                    || of_udp.iter().any(|kind| request.get(*kind).is_some());
+                wrong.then_some(400)
+            }
+            _ => Some(442),
+        }
+    }
+
+    /// The servers that a client can be sent to; none when none is of its family.
+    pub fn alternates_of(&self, client: Client) -> Vec<SocketAddr> {
+        let Some(alternates) = &self.setup.settings.alternates else { return Vec::new() };
+        let servers = match client.five_tuple.transport {
+            Transport::Udp | Transport::Tcp => &alternates.servers,
+            Transport::Tls | Transport::Dtls => &alternates.tls_servers,
+        };
+        let v4 = client.five_tuple.client.socket().is_ipv4();
+        if servers.iter().any(|s| s.is_ipv4() == v4) { servers.clone() } else { Vec::new() }
     }
 
     /// The families an Allocate asks for; not of use with RESERVATION-TOKEN.
@@ -243,7 +299,14 @@ impl Model {
         request: &Stun,
         credential: &Credential,
     ) -> Forecast {
-        let Some(allocation) = self.alive(now, &client.five_tuple) else { return error(437) };
+        if request.is_moving_refresh() {
+            return self.forecast_move(now, client, request, credential);
+        }
+        if request.method == wire::CONNECTION_BIND {
+            return self.forecast_connection_bind(now, client, request, credential);
+        }
+        let alive = self.at(&client.five_tuple).filter(|a| a.is_alive(now.mono));
+        let Some(allocation) = alive else { return error(437) };
         if allocation.name != credential.name {
             return error(441);
         }
@@ -254,6 +317,8 @@ impl Model {
                 if there { success() } else { error(443) }
             }
             wire::CREATE_PERMISSION => self.forecast_permission(now, allocation, request),
+            wire::CONNECT => self.forecast_connect(now, allocation, request),
+            _ if allocation.transport == wire::TCP => error(403),
             _ => self.forecast_channel(now, allocation, request),
         }
     }
@@ -329,7 +394,6 @@ impl Model {
     pub fn apply(&mut self, now: Now, client: Client, request: &Stun) {
         let lifetimes = &self.setup.settings.lifetimes;
         let (permission, channel) = (lifetimes.permission, lifetimes.channel);
-        let lifetime = self.lifetime(request);
         let allocation =
             self.allocations.get_mut(&client.five_tuple).expect("the forecast has seen it");
         match request.method {
@@ -345,14 +409,19 @@ impl Model {
                 allocation.channels.insert(number, (peer, expires));
                 allocation.permit(peer.ip(), expires);
             }
-            _ => {
-                let asked = request.get(wire::FAMILY).map(|v| family(v[0]));
-                allocation.refresh(now.mono, lifetime, asked);
-                if allocation.relays.iter().all(|relay| relay.expires <= now.mono) {
-                    let gone = self.allocations.remove(&client.five_tuple).expect("found above");
-                    self.deleted.insert(client.five_tuple, gone);
-                }
-            }
+            _ => self.apply_refresh(now, client.five_tuple, request),
+        }
+    }
+
+    /// A Refresh was granted to the client of the allocation at a five-tuple.
+    pub fn apply_refresh(&mut self, now: Now, five_tuple: FiveTuple, request: &Stun) {
+        let lifetime = self.lifetime(request);
+        let allocation = self.allocations.get_mut(&five_tuple).expect("the caller has found it");
+        let asked = request.get(wire::FAMILY).map(|v| family(v[0]));
+        allocation.refresh(now.mono, lifetime, asked);
+        if allocation.relays.iter().all(|relay| relay.expires <= now.mono) {
+            let gone = self.allocations.remove(&five_tuple).expect("found above");
+            self.deleted.insert(five_tuple, gone);
         }
     }
 
@@ -371,6 +440,16 @@ impl Model {
         self.allocations.get(five_tuple).filter(|a| a.is_alive(now.mono))
     }
 
+    /// The allocation that requests from a five-tuple are about: the one that is
+    /// there, or awaited there by the same shard.
+    pub fn at(&self, five_tuple: &FiveTuple) -> Option<&Allocation> {
+        let there = self.allocations.get(five_tuple).filter(|a| a.shard != TRANSIT);
+        there.or_else(|| {
+            let shard = shard_of(five_tuple, self.setup.shards);
+            self.allocations.values().find(|a| a.shard == shard && a.is_awaited_at(five_tuple))
+        })
+    }
+
     /// The live allocations of a user, over all shards.
     pub fn count_of(&self, now: Now, quota: &str) -> usize {
         self.allocations.values().filter(|a| a.quota == quota && a.is_alive(now.mono)).count()
@@ -387,6 +466,9 @@ impl Model {
         neighbour: impl Fn(SocketAddr) -> Option<RelayId>,
     ) -> Delivery {
         let Some(allocation) = self.allocations.get(&five_tuple) else { return Delivery::Nowhere };
+        if allocation.shard == TRANSIT || allocation.transport == wire::TCP {
+            return Delivery::Nowhere;
+        }
         let (peer, dont_fragment) = match target {
             Target::Channel(number) => match allocation.channel(number, now.mono) {
                 Some(peer) => (peer, false),
@@ -429,6 +511,7 @@ impl Model {
     ) -> Delivery {
         let known = self.known_outside(from);
         let found = self.holder(now, shard, relay);
+        let found = found.filter(|a| !a.is_adrift());
         let Some(allocation) = found else { return Delivery::Nowhere };
         let channel = allocation.channel_to(known, now.mono);
         let permitted = allocation.permitted(now.mono).any(|ip| ip == known.ip());
@@ -446,7 +529,7 @@ impl Model {
     }
 
     /// The allocation whose relayed transport address a socket stands for.
-    fn holder(&self, now: Now, shard: u16, relay: RelayId) -> Option<&Allocation> {
+    pub fn holder(&self, now: Now, shard: u16, relay: RelayId) -> Option<&Allocation> {
         self.allocations.values().find(|a| {
             let here = |r: &Relay| r.id == relay && r.expires > now.mono;
             a.shard == shard && a.relays.iter().any(here)
@@ -456,7 +539,8 @@ impl Model {
     /// The client behind a socket, if it has leave to hear from a peer.
     pub fn hears(&self, now: Now, shard: u16, relay: RelayId, peer: SocketAddr) -> Option<Client> {
         let holder = self.holder(now, shard, relay)?;
-        holder.permitted(now.mono).any(|ip| ip == peer.ip()).then_some(holder.client)
+        let hears = !holder.is_adrift() && holder.permitted(now.mono).any(|ip| ip == peer.ip());
+        hears.then_some(holder.client)
     }
 
     /// Relay sockets are known by their advertised addresses.
@@ -489,7 +573,7 @@ impl Allocation {
     }
 
     /// Permissions end with the relayed transport address of their family.
-    fn permitted(&self, now: Instant) -> impl Iterator<Item = IpAddr> {
+    pub fn permitted(&self, now: Instant) -> impl Iterator<Item = IpAddr> {
         let relayed = move |ip: &IpAddr| self.relay(Family::of(*ip), now).is_some();
         let alive = self.permissions.iter().filter(move |(_, expires)| **expires > now);
         alive.map(|(ip, _)| *ip).filter(relayed)
@@ -510,7 +594,7 @@ impl Allocation {
         alive.find(|(_, (bound, _))| *bound == peer).map(|(number, _)| *number)
     }
 
-    fn refresh(&mut self, now: Instant, lifetime: Duration, family: Option<Family>) {
+    pub fn refresh(&mut self, now: Instant, lifetime: Duration, family: Option<Family>) {
         let of = |ip: IpAddr| family.is_none_or(|f| f == Family::of(ip));
         for relay in self.relays.iter_mut().filter(|r| r.expires > now && of(r.local.ip())) {
             relay.expires = now + lifetime;
@@ -528,11 +612,11 @@ impl Allocation {
     }
 }
 
-fn success() -> Forecast {
+pub fn success() -> Forecast {
     Forecast { success: true, ..Forecast::default() }
 }
 
-fn error(code: u16) -> Forecast {
+pub fn error(code: u16) -> Forecast {
     Forecast { success: false, errors: BTreeSet::from([code]) }
 }
 

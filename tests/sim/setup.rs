@@ -9,8 +9,8 @@ use sturn::auth::{Algorithm, Directory, Secret, StoredKeys, User, time_limited};
 use sturn::net::HashSeed;
 use sturn::turn::policy::{OwnAddresses, Policy};
 use sturn::turn::{
-    AuthSettings, DefaultFamily, ExpiryCheck, HostAddress, Lifetimes, Limits, RelaySettings,
-    Settings,
+    Alternates, AuthSettings, DefaultFamily, ExpiryCheck, HostAddress, Lifetimes, Limits, Redirect,
+    RelaySettings, Settings,
 };
 
 use crate::rng::Rng;
@@ -69,8 +69,8 @@ impl Setup {
             policy: policy(&relay),
             relay,
             discovery: None,
-            alternates: None,
-            mobility: None,
+            alternates: rng.permille(500).then(|| alternates(rng)),
+            mobility: rng.permille(600).then(|| b"sim tickets".as_slice().into()),
             rfc3489: rng.permille(500),
             rfc5766_channels: rng.permille(500),
             software: rng.permille(500).then(|| "sturn sim".into()),
@@ -187,7 +187,19 @@ fn relay_settings(rng: &mut Rng) -> RelaySettings {
         addresses,
         ports: 50_000..=50_000 + rng.pick(&[30, 30, 12]),
         default_family: rng.pick(&[DefaultFamily::V4, DefaultFamily::Client]),
-        tcp: false,
+        tcp: rng.permille(600),
+    }
+}
+
+/// Where clients are sent while this server drains; not everybody has somewhere to go.
+fn alternates(rng: &mut Rng) -> Alternates {
+    let list = |list: &[&str]| list.iter().map(|a| a.parse().unwrap()).collect();
+    let both = ["8.8.5.1:3478", "[2606:4700:1::6]:3478", "8.8.5.2:3478"];
+    Alternates {
+        servers: list(&both[..rng.pick(&[1, 3])]),
+        tls_servers: list(&both[..rng.pick(&[0, 1, 2])]),
+        domain: None,
+        redirect: Redirect::Draining,
     }
 }
 
@@ -205,7 +217,7 @@ fn limits(rng: &mut Rng) -> Limits {
         allocations_per_user: rng.pick(&[0, 1, 2, 3]),
         permissions: rng.pick(&[256, 4]),
         channels: rng.pick(&[256, 3]),
-        peer_connections: 4,
+        peer_connections: rng.pick(&[4, 1]),
         pending: rng.pick(&[1024, 2]),
         answers_per_prefix: rng.pick(&[0, 500, 2]),
     }

@@ -12,6 +12,9 @@ pub const DATA_METHOD: u16 = 0x007;
 pub const CREATE_PERMISSION: u16 = 0x008;
 pub const CHANNEL_BIND: u16 = 0x009;
 pub const BINDING: u16 = 0x001;
+pub const CONNECT: u16 = 0x00A;
+pub const CONNECTION_BIND: u16 = 0x00B;
+pub const CONNECTION_ATTEMPT: u16 = 0x00C;
 
 pub const USERNAME: u16 = 0x0006;
 pub const INTEGRITY: u16 = 0x0008;
@@ -30,8 +33,15 @@ pub const INTEGRITY_256: u16 = 0x001C;
 pub const USERHASH: u16 = 0x001E;
 pub const MAPPED: u16 = 0x0020;
 pub const TOKEN: u16 = 0x0022;
+pub const CONNECTION_ID: u16 = 0x002A;
 pub const ADDITIONAL: u16 = 0x8000;
 pub const ICMP: u16 = 0x8004;
+pub const ALTERNATE_SERVER: u16 = 0x8023;
+pub const TICKET: u16 = 0x8030;
+
+/// Protocol numbers in REQUESTED-TRANSPORT.
+pub const TCP: u8 = 6;
+pub const UDP: u8 = 17;
 
 /// What a TURN server has to understand (RFC 8489 section 14, RFC 8656 section 18).
 const KNOWN: [u16; 21] = [
@@ -110,6 +120,11 @@ impl Stun {
         self.all(kind).filter_map(|value| self.xor_address(value)).collect()
     }
 
+    /// Whether this is a request to take an allocation along (RFC 8016).
+    pub fn is_moving_refresh(&self) -> bool {
+        self.method == REFRESH && self.get(TICKET).is_some()
+    }
+
     /// Whether there is an attribute that must be understood, and that no TURN
     /// server understands.
     pub fn has_unknown_required(&self) -> bool {
@@ -159,6 +174,17 @@ impl fmt::Debug for Stun {
         }
         self.integrity_at.map_or(Ok(()), |_| f.write_str(", signed"))
     }
+}
+
+/// An address that is not obfuscated, such as ALTERNATE-SERVER.
+pub fn plain_address(value: &[u8]) -> Option<SocketAddr> {
+    let port = u16::from_be_bytes([*value.get(2)?, *value.get(3)?]);
+    let ip = match (value[1], value.len()) {
+        (1, 8) => IpAddr::from(<[u8; 4]>::try_from(&value[4..]).ok()?),
+        (2, 20) => IpAddr::from(<[u8; 16]>::try_from(&value[4..]).ok()?),
+        _ => return None,
+    };
+    Some(SocketAddr::new(ip, port))
 }
 
 /// ChannelData: number and data. Padding of up to three bytes may follow.
