@@ -6,6 +6,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod battery;
 mod binding;
 mod certificates;
 mod credentials;
