@@ -13,13 +13,17 @@
 #![allow(unreachable_pub, reason = "one binary, several files")]
 
 mod act;
+mod answers;
 mod client;
+mod forecast;
 mod judge;
 mod kernel;
 mod model;
+mod path;
 mod peers;
 mod rng;
 mod roaming;
+mod settle;
 mod setup;
 mod wire;
 mod world;

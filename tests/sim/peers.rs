@@ -12,9 +12,10 @@ use sturn::client::Attribute;
 use sturn::net::{Family, FiveTuple, Now, PeerAddr};
 use sturn::turn::{self, ConnectionId, Input, Link, Output, PeerLink, RelayId};
 
+use crate::forecast::{error, success};
 use crate::judge::Asker;
 use crate::kernel::Socket;
-use crate::model::{Allocation, Forecast, Model, error, success};
+use crate::model::{Allocation, Forecast, Model};
 use crate::setup::Credential;
 use crate::wire::{self, Class, Stun};
 use crate::world::{DATA_HOSTS, Event, HOSTS, World, trace};

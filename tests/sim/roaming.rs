@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 use sturn::net::{FiveTuple, Now};
 use sturn::turn::{Client, Event as Said, Link, Output, RelayId, ShardMessage};
 
-use crate::model::{Allocation, Forecast, Model, error};
+use crate::forecast::error;
+use crate::model::{Allocation, Forecast, Model};
 use crate::setup::Credential;
 use crate::wire::{self, Class, Stun};
 use crate::world::{Event, World, trace};
