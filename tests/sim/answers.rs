@@ -109,7 +109,7 @@ impl World {
     /// A success response to anything but Allocate.
     fn granted(&mut self, from: turn::Client, request: &Stun, answer: &Stun) {
         if request.method == wire::REFRESH {
-            let lifetime = self.model.lifetime(request).as_secs() as u32;
+            let lifetime = self.model.lifetime(self.now, request).as_secs() as u32;
             assert_eq!(answer.u32(wire::LIFETIME), Some(lifetime));
         }
         if matches!(request.method, wire::CONNECT | wire::CONNECTION_BIND) {
@@ -254,7 +254,7 @@ impl World {
     fn allocated(&mut self, shard: u16, client: turn::Client, request: &Stun, answer: &Stun) {
         let now = self.now;
         assert!(self.model.alive(now, &client.five_tuple).is_none(), "one for each five-tuple");
-        let lifetime = self.model.lifetime(request);
+        let lifetime = self.model.lifetime(self.now, request);
         assert_eq!(answer.u32(wire::LIFETIME), Some(lifetime.as_secs() as u32));
         assert_eq!(answer.addresses(wire::MAPPED), [client.five_tuple.client.socket()]);
         let relays: Vec<Relay> = answer
@@ -275,6 +275,9 @@ impl World {
         assert_eq!(answer.get(wire::TICKET).is_some(), asked && !tcp, "a ticket for who asks");
         if tcp {
             self.tally("allocation for TCP");
+        }
+        if request.get(wire::ACCESS_TOKEN).is_some() {
+            self.tally("allocation for a token");
         }
         let credential = self.model.credential(request, false).expect("a known user").clone();
         let allocation = Allocation {

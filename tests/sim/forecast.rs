@@ -51,6 +51,10 @@ impl Model {
         };
         let subject = self.subject(client, request);
         let (accepted, refused) = self.verdict_on(now, client, credential, subject, failed);
+        let (accepted, refused) = match credential.worth {
+            Worth::Token(end) => self.verdict_on_token(now, request, credential, subject, end),
+            _ => (accepted, refused),
+        };
         if refused {
             forecast.errors.insert(401);
         }
@@ -87,7 +91,7 @@ impl Model {
         let owner = subject.map(|a| a.name == credential.name);
         match credential.worth {
             Worth::Good => (true, false),
-            Worth::Bad => (false, true),
+            Worth::Bad | Worth::Token(_) => (false, true),
             // Who owns the allocation is known without a lookup.
             Worth::External => (!failed || owner == Some(true), failed),
             Worth::Until(end) if now.unix_secs() <= end => (true, false),
@@ -98,6 +102,25 @@ impl Model {
                 (lenient, !lenient || pending || owner.is_some())
             }
         }
+    }
+
+    /// The same for who comes with a token, or has come with one before.
+    fn verdict_on_token(
+        &self,
+        now: Now,
+        request: &Stun,
+        credential: &Credential,
+        subject: Option<&Allocation>,
+        end: u64,
+    ) -> (bool, bool) {
+        let known = subject.filter(|a| a.is_alive(now.mono));
+        let sent = request.get(wire::ACCESS_TOKEN).is_some();
+        let proven = sent || known.is_some_and(|a| a.name == credential.name);
+        let accepted = proven && now.unix_secs() <= end;
+        // Without a token an opening allocation is as good as one that is there.
+        // A ticket that is used up still names its allocation where that has stayed.
+        let unsure = !sent && request.is_moving_refresh();
+        (accepted || !sent && now.unix_secs() <= end, !accepted || unsure)
     }
 
     fn is_opening(&self, five_tuple: &FiveTuple) -> bool {

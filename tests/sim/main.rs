@@ -25,6 +25,7 @@ mod rng;
 mod roaming;
 mod settle;
 mod setup;
+mod token;
 mod wire;
 mod world;
 
@@ -43,6 +44,7 @@ const STEPS: u64 = 2000;
 const EVERYWHERE: &[&str] = &[
     "ICMP error told",
     "allocation for TCP",
+    "allocation for a token",
     "allocation moved to another shard",
     "allocation moved within a shard",
     "allocation connection closed",

@@ -14,7 +14,7 @@ use sturn::turn::{Client, Link, RelayId, Traffic};
 
 use crate::peers::PeerConnection;
 use crate::roaming::{Mobile, TRANSIT};
-use crate::setup::Setup;
+use crate::setup::{Setup, Worth};
 use crate::wire::{self, Stun};
 use crate::world::shard_of;
 
@@ -128,7 +128,7 @@ impl Model {
 
     /// A Refresh was granted to the client of the allocation at a five-tuple.
     pub fn apply_refresh(&mut self, now: Now, five_tuple: FiveTuple, request: &Stun) {
-        let lifetime = self.lifetime(request);
+        let lifetime = self.lifetime(now, request);
         let allocation = self.allocations.get_mut(&five_tuple).expect("the caller has found it");
         let asked = request.get(wire::FAMILY).map(|v| family(v[0]));
         allocation.refresh(now.mono, lifetime, asked);
@@ -139,13 +139,19 @@ impl Model {
     }
 
     /// What LIFETIME of a request comes to.
-    pub fn lifetime(&self, request: &Stun) -> Duration {
+    pub fn lifetime(&self, now: Now, request: &Stun) -> Duration {
         let lifetimes = &self.setup.settings.lifetimes;
+        // No allocation outlives the token of its client.
+        let most = match self.credential(request, false).map(|c| c.worth) {
+            Some(Worth::Token(end)) => end.saturating_sub(now.unix_secs()).max(1),
+            _ => u64::MAX,
+        };
         match request.u32(wire::LIFETIME).map(u64::from) {
             Some(0) if request.method == wire::REFRESH => Duration::ZERO,
             asked => asked
                 .map_or(lifetimes.default, Duration::from_secs)
-                .clamp(lifetimes.default, lifetimes.max),
+                .clamp(lifetimes.default, lifetimes.max)
+                .min(Duration::from_secs(most)),
         }
     }
 

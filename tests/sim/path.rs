@@ -8,6 +8,7 @@ use sturn::stun::framing::{self, Frame};
 use sturn::turn::{self, Input, Link};
 
 use crate::setup::Worth;
+use crate::token::Holder;
 use crate::wire::{self, Stun};
 use crate::world::{Event, World, trace};
 
@@ -149,6 +150,7 @@ impl World {
     }
 
     pub fn send_up(&mut self, host: usize, bytes: Vec<u8>) {
+        let bytes = self.with_token(host, bytes);
         let from = self.hosts[host].identity;
         if from.five_tuple.transport.is_stream() {
             self.hosts[host].up.extend(&bytes);
@@ -174,6 +176,20 @@ impl World {
             let delay = self.delay();
             self.schedule(delay, Event::ToServer { host, from, bytes, altered: false });
         }
+    }
+
+    /// A request of whoever has a token is signed with what came with that. New
+    /// allocations and connections take the token itself.
+    fn with_token(&mut self, host: usize, bytes: Vec<u8>) -> Vec<u8> {
+        let always = Stun::parse(&bytes).is_some_and(|m| m.method == wire::ALLOCATE);
+        let sent = always || self.rng.permille(700);
+        let holder = self.holder_at(host);
+        holder.map_or(bytes.clone(), |holder| holder.sign(bytes, sent))
+    }
+
+    fn holder_at(&self, host: usize) -> Option<&Holder> {
+        let has_one = matches!(self.hosts[host].credential.worth, Worth::Token(_));
+        self.setup.holder.as_ref().filter(|_| has_one)
     }
 
     fn copies(&mut self, bytes: Vec<u8>) -> Vec<Vec<u8>> {
@@ -208,6 +224,8 @@ impl World {
     /// A message from the server to a client.
     pub fn send_down(&mut self, to: turn::Client, bytes: Vec<u8>) {
         let Some(host) = self.hosts.iter().position(|h| h.identity == to) else { return };
+        let holder = self.holder_at(host);
+        let bytes = holder.map_or(bytes.clone(), |holder| holder.sign_answer(bytes));
         if to.five_tuple.transport.is_stream() {
             self.hosts[host].down.extend(&bytes);
             let delay = self.delay();

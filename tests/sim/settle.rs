@@ -53,7 +53,7 @@ impl World {
         let now = self.now;
         let expected = match self.hosts[host].credential.worth {
             Worth::Bad => Err(401),
-            Worth::Until(end) if end < now.unix_secs() => Err(401),
+            Worth::Until(end) | Worth::Token(end) if end < now.unix_secs() => Err(401),
             _ if taken >= most => Err(508),
             _ if per_user > 0 && self.model.count_of(now, &quota) >= per_user => Err(486),
             _ => Ok(()),
