@@ -368,7 +368,7 @@ impl<'a> Run<'a> {
         for datagram in std::mem::take(&mut self.client.get_mut().outgoing) {
             if self.patience > 0 {
                 self.patience -= 1;
-                self.send(Arrival::AtServer, datagram);
+                self.send(Arrival::AtServer, &datagram);
             }
         }
     }
@@ -388,7 +388,7 @@ impl<'a> Run<'a> {
             match self.front.receive(now, client, server, datagram) {
                 Verdict::Answer(answer) => {
                     assert!(answer.len() < datagram.len(), "no more than was asked with");
-                    return self.send(Arrival::AtClient, answer.to_vec());
+                    return self.send(Arrival::AtClient, &answer);
                 }
                 Verdict::Verified(hello)
                     if self.session.as_ref().is_none_or(|s| !s.began_with(&hello)) =>
@@ -448,18 +448,18 @@ impl<'a> Run<'a> {
         for datagram in datagrams {
             let most = usize::from(self.path.server_mtu);
             assert!(!shaking || datagram.len() <= most, "{} of {most} bytes", datagram.len());
-            self.send(Arrival::AtClient, datagram);
+            self.send(Arrival::AtClient, &datagram);
         }
     }
 
     /// Over the path: lost, twice, late, damaged, as it comes.
-    fn send(&mut self, arrival: fn(Vec<u8>) -> Arrival, datagram: Vec<u8>) {
+    fn send(&mut self, arrival: fn(Vec<u8>) -> Arrival, datagram: &[u8]) {
         if self.rng.permille(self.path.loss) {
             return;
         }
         let copies = if self.rng.permille(self.path.repeated) { 2 } else { 1 };
         for _ in 0..copies {
-            let mut datagram = datagram.clone();
+            let mut datagram = datagram.to_vec();
             if self.rng.permille(self.path.damaged) {
                 let at = self.rng.below(datagram.len());
                 datagram[at] ^= 1 << self.rng.below(8);

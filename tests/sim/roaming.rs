@@ -78,11 +78,11 @@ impl Allocation {
     }
 
     /// The client is at the new five-tuple, and only there.
-    fn settle(&mut self, now: Now, client: Client, with: Vec<u8>, ticket: Vec<u8>, adrift: bool) {
+    fn settle(&mut self, now: Now, client: Client, with: Vec<u8>, ticket: &[u8], adrift: bool) {
         let last = Some((with, now.mono + REPETITION));
         self.client = client;
         self.id = None;
-        self.mobile = Some(Mobile { last, adrift, ..Mobile::new(&ticket) });
+        self.mobile = Some(Mobile { last, adrift, ..Mobile::new(ticket) });
     }
 }
 
@@ -148,7 +148,7 @@ impl Model {
         let ticket = mobile.renewed.expect("a ticket came with the grant");
         self.used_tickets.insert(mobile.ticket.clone());
         let adrift = self.closed.contains(&next.link);
-        allocation.settle(now, next, mobile.ticket, ticket, adrift);
+        allocation.settle(now, next, mobile.ticket, &ticket, adrift);
         self.insert_moved(five_tuple, allocation);
     }
 
