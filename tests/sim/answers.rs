@@ -108,6 +108,9 @@ impl World {
 
     /// A success response to anything but Allocate.
     fn granted(&mut self, from: turn::Client, request: &Stun, answer: &Stun) {
+        if request.is_moving_refresh() {
+            return self.granted_move(from, request, answer);
+        }
         if request.method == wire::REFRESH {
             let lifetime = self.model.lifetime(self.now, request).as_secs() as u32;
             assert_eq!(answer.u32(wire::LIFETIME), Some(lifetime));
@@ -115,9 +118,6 @@ impl World {
         if matches!(request.method, wire::CONNECT | wire::CONNECTION_BIND) {
             // Of connections `peers` keeps the books.
             return;
-        }
-        if request.is_moving_refresh() {
-            return self.granted_move(from, request, answer);
         }
         self.model.apply(self.now, from, request);
     }

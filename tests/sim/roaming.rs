@@ -113,6 +113,8 @@ impl Model {
     /// A Refresh with a ticket was granted.
     fn move_granted(&mut self, now: Now, to: Client, request: &Stun, answer: &Stun) {
         let shown = request.get(wire::TICKET).expect("it is a moving Refresh");
+        let lifetime = self.lifetime(now, request).as_secs() as u32;
+        assert_eq!(answer.u32(wire::LIFETIME), Some(lifetime));
         let good = |a: &&mut Allocation| a.has_good_ticket(shown);
         let credential = self.credential(request, false).expect("a known user").name.clone();
         if let Some(allocation) = self.allocations.values_mut().find(good) {
