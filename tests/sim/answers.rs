@@ -130,10 +130,11 @@ impl World {
         }
     }
 
-    fn remember_nonce(&mut self, client: turn::Client, answer: &Stun) {
+    pub fn remember_nonce(&mut self, client: turn::Client, answer: &Stun) {
         if let Some(nonce) = answer.get(wire::NONCE) {
             let address = client.five_tuple.client.socket();
-            self.model.nonces.insert(nonce.to_vec(), (address, self.now.unix_secs()));
+            let known = (address, self.now.unix_secs());
+            self.model.nonces.entry(nonce.to_vec()).or_insert(known);
         }
     }
 

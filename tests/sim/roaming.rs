@@ -230,10 +230,16 @@ impl World {
 
     /// The owner's answer to a Refresh that came to another shard.
     fn granted_elsewhere(&mut self, reply: &[u8]) {
-        let Some(answer) = Stun::parse(reply).filter(|a| a.class == Class::Success) else { return };
-        let asker = self.queued.iter().find(|((_, id, altered), _)| *id == answer.id && !altered);
-        let ((client, ..), question) = asker.expect("somebody has asked");
-        let (client, request) = (*client, question.request.clone());
+        let Some(answer) = Stun::parse(reply) else { return };
+        let asker = self.queued.iter().find(|((_, id, _), _)| *id == answer.id);
+        let (client, _, altered) = *asker.expect("somebody has asked").0;
+        // Its nonce is as old as the answer, which takes time to get there.
+        self.remember_nonce(client, &answer);
+        if answer.class == Class::Error {
+            return;
+        }
+        assert!(!altered || self.queued.contains_key(&(client, answer.id, false)));
+        let request = self.queued[&(client, answer.id, false)].request.clone();
         trace!(self, "{} may move", client.five_tuple);
         self.model.move_granted(self.now, client, &request, &answer);
         self.tally("move to another shard granted");
