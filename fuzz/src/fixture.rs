@@ -1,4 +1,4 @@
-//! Two shards of one server, with clients that can sign.
+//! Two shards of one server, with clients that can sign and have tokens.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -6,16 +6,19 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use stun_rs::MessageDecoderBuilder;
-use sturn::auth::{Algorithm, Directory, Key, Secret, StoredKeys, User};
+use sturn::auth::{
+    Algorithm, Directory, Key, Secret, StoredKeys, TokenAlgorithm, TokenKey, Tokens, User,
+};
 use sturn::net::{FiveTuple, HashSeed, Now, PeerAddr, Transport};
 use sturn::stun::{Attribute, Class, Message, Method};
 use sturn::turn::policy::{OwnAddresses, Policy};
 use sturn::turn::{
-    AuthSettings, Client, ConnectionId, DefaultFamily, Discovery, ExpiryCheck, Forward,
+    Alternates, AuthSettings, Client, ConnectionId, DefaultFamily, Discovery, ExpiryCheck, Forward,
     HostAddress, Input, Lifetimes, Limits, Link, LookupName, MAX_REPLY, Output, PeerLink,
-    PortRequest, RelayId, RelaySettings, RelayTransport, Server, Settings, Shard, ShardMessage,
-    Ticket, Verdict,
+    PortRequest, Redirect, RelayId, RelaySettings, RelayTransport, Server, Settings, Shard,
+    ShardMessage, Ticket, Verdict,
 };
 
 use crate::ports::Ports;
@@ -62,17 +65,28 @@ pub struct Fixture {
     pub token: Option<[u8; 8]>,
     /// Something was granted or is under way: the state is no longer the first one.
     pub changed: bool,
+    /// The MOBILITY-TICKETs that were given out, the newest last.
+    pub tickets: VecDeque<Vec<u8>>,
+    /// How often each client has lost its connection: every one has a link of its own.
+    lost: [u64; CLIENTS],
     /// The last message that was not an immediate answer.
     pub sent: Option<Box<[u8]>>,
 }
 
 pub const CLIENTS: usize = 6;
 
+const START_UNIX: u64 = 1_700_000_000;
+const TOKEN_SERVER: &str = "turn.fuzz.example";
+const SHARED_KEY: &[u8; 32] = b"0123456789abcdef0123456789abcdef";
+
 /// The addresses that clients ask, each with its alternate.
 const DISCOVERY: [&str; 4] = ["8.8.4.4", "8.8.4.5", "2606:4700:1::5", "2606:4700:1::6"];
 
+/// Tickets that clients remember.
+const TICKETS: usize = 8;
+
 /// UDP and TCP over IPv4, UDP over IPv6, another of UDP, and two more of TCP.
-pub fn client(index: usize) -> Client {
+fn first_client(index: usize) -> Client {
     let (transport, address) = match index % CLIENTS {
         0 => (Transport::Udp, "7.7.7.1:20000"),
         1 => (Transport::Tcp, "7.7.7.2:20000"),
@@ -106,7 +120,7 @@ impl Fixture {
             .collect();
         let mut fixture = Self {
             shards,
-            now: Now { mono: start, unix: Duration::from_secs(1_700_000_000) },
+            now: Now { mono: start, unix: Duration::from_secs(START_UNIX) },
             ports: Ports::default(),
             questions: VecDeque::new(),
             peers: Vec::new(),
@@ -115,6 +129,8 @@ impl Fixture {
             nonces: Default::default(),
             requests: 0,
             token: None,
+            tickets: VecDeque::new(),
+            lost: [0; CLIENTS],
             sent: None,
             changed: false,
         };
@@ -207,13 +223,34 @@ impl Fixture {
     /// A packet of a client; returns the immediate answer.
     pub fn from_client(&mut self, index: usize, packet: &[u8]) -> Option<Vec<u8>> {
         // What a spliced client sends is the peer's.
-        let spliced = self.peers.iter().any(|peer| peer.client == Some(client(index).link));
+        let link = self.client(index).link;
+        let spliced = self.peers.iter().any(|peer| peer.client == Some(link));
         if spliced { None } else { self.deliver(shard_of(index), index, packet) }
+    }
+
+    /// A client as the server knows it now.
+    pub fn client(&self, index: usize) -> Client {
+        let Client { five_tuple, link: Link(first) } = first_client(index);
+        Client { five_tuple, link: Link(first + CLIENTS as u64 * self.lost[index % CLIENTS]) }
+    }
+
+    /// A client's connection ends; the next thing it sends comes over another one.
+    pub fn close_link(&mut self, index: usize) {
+        let Client { five_tuple, link } = self.client(index);
+        self.lost[index % CLIENTS] += 1;
+        match self.peers.iter().position(|peer| peer.client == Some(link)) {
+            Some(at) => self.peer_closes(at),
+            None => {
+                let input = Input::LinkClosed { five_tuple, link };
+                self.input(shard_of(index) as u16, input);
+            }
+        }
     }
 
     fn deliver(&mut self, shard: usize, index: usize, packet: &[u8]) -> Option<Vec<u8>> {
         let mut reply = [0; MAX_REPLY];
-        let verdict = self.shards[shard].on_client(self.now, client(index), packet, &mut reply);
+        let client = self.client(index);
+        let verdict = self.shards[shard].on_client(self.now, client, packet, &mut reply);
         self.check(shard);
         match verdict {
             Verdict::Reply { len } => {
@@ -223,7 +260,7 @@ impl Fixture {
             }
             Verdict::ReplyFrom { len, server, client: to } => {
                 check_answer(packet, &reply[..len]);
-                check_detour(packet.len(), client(index), len, server, to);
+                check_detour(packet.len(), client, len, server, to);
                 Some(reply[..len].to_vec())
             }
             Verdict::Forward(forward) => {
@@ -233,7 +270,7 @@ impl Fixture {
             Verdict::HandOver { shard: to } => {
                 let to = usize::from(to);
                 assert!(to != shard && to < self.shards.len(), "to another shard that exists");
-                assert!(client(index).five_tuple.transport.is_stream());
+                assert!(client.five_tuple.transport.is_stream());
                 self.deliver(to, index, packet)
             }
             Verdict::Queued => {
@@ -249,6 +286,33 @@ impl Fixture {
         let granted = Message::parse(answer)
             .is_ok_and(|a| a.class() == Class::Success && a.method() != Method::BINDING);
         self.changed |= granted;
+        let answer = Message::parse(answer).expect("the server writes whole messages");
+        if let Some(ticket) = answer.get(Attribute::MobilityTicket) {
+            self.tickets.push_back(ticket.to_vec());
+            if self.tickets.len() > TICKETS {
+                self.tickets.pop_front();
+            }
+        }
+    }
+
+    /// The question that was asked last, or where that is a message to another shard
+    /// the first one on that way: those keep their order.
+    pub fn take_last(&mut self) -> Option<Question> {
+        let last = self.questions.pop_back()?;
+        let Question::Mail { from, to, .. } = last else { return Some(last) };
+        let before = self.questions.iter().position(
+            |q| matches!(q, Question::Mail { from: f, to: t, .. } if (*f, *t) == (from, to)),
+        );
+        let Some(before) = before else { return Some(last) };
+        self.questions.push_back(last);
+        self.questions.remove(before)
+    }
+
+    /// A shard takes no new allocations, or takes them again.
+    pub fn set_draining(&mut self, shard: usize, draining: bool) {
+        let count = self.shards.len();
+        self.shards[shard % count].set_draining(draining);
+        self.changed = true;
     }
 
     /// A datagram for a relay socket.
@@ -402,6 +466,9 @@ impl Fixture {
                 self.questions.push_back(Question::Key(shard, ticket, name));
             }
             Output::ToShard { shard: to, message } => {
+                for (old, new) in message.moved_relays() {
+                    self.ports.hand_over((shard, old), (to, new));
+                }
                 self.questions.push_back(Question::Mail { from: shard, to, message });
             }
             Output::Route(_) | Output::Event(_) => {}
@@ -420,6 +487,26 @@ impl Default for Fixture {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// The name of the key that tokens are sealed with, and the key that whoever has
+/// such a token signs with.
+pub const TOKEN_KEY: &str = "north";
+pub const MAC_KEY: &[u8; 20] = b"twenty bytes of key!";
+
+/// An ACCESS-TOKEN (RFC 7635 section 6.2) that is good for so many seconds from the
+/// start on.
+pub fn access_token(lifetime: u32) -> Vec<u8> {
+    let mut content = (MAC_KEY.len() as u16).to_be_bytes().to_vec();
+    content.extend(MAC_KEY);
+    content.extend((START_UNIX << 16).to_be_bytes());
+    content.extend(lifetime.to_be_bytes());
+    let key = UnboundKey::new(&AES_256_GCM, SHARED_KEY).expect("it has the right length");
+    let (nonce, aad) = (*b"a nonce once", Aad::from(TOKEN_SERVER.as_bytes()));
+    LessSafeKey::new(key)
+        .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), aad, &mut content)
+        .expect("it is short");
+    [&[0, 12][..], &nonce, &content].concat()
 }
 
 /// The key of a user with the password of all.
@@ -501,7 +588,13 @@ fn make_settings() -> Settings {
     Settings {
         auth: AuthSettings {
             directory: Some(Arc::new(Directory::new(REALM, users, secrets, ':', seed()))),
-            tokens: None,
+            tokens: Some(Arc::new(Tokens::new(
+                TOKEN_SERVER,
+                vec![
+                    TokenKey::new(TOKEN_KEY, TokenAlgorithm::A256Gcm, SHARED_KEY, 0..=u64::MAX)
+                        .expect("it has the right length"),
+                ],
+            ))),
             external: true,
             algorithms: vec![Algorithm::Sha256, Algorithm::Md5],
             nonce_secret: b"fuzz".as_slice().into(),
@@ -528,8 +621,13 @@ fn make_settings() -> Settings {
                 .into(),
             ports: [3478, 3479],
         }),
-        alternates: None,
-        mobility: None,
+        alternates: Some(Alternates {
+            servers: vec![SocketAddr::from(([8, 8, 5, 1], 3478))],
+            tls_servers: Vec::new(),
+            domain: None,
+            redirect: Redirect::Draining,
+        }),
+        mobility: Some(b"fuzz tickets".as_slice().into()),
         rfc3489: true,
         rfc5766_channels: true,
         software: Some("sturn".into()),

@@ -36,6 +36,13 @@ impl Ports {
         Input::RelayOpened { relay, local: RelayedAddr::new(local), advertised: local, reserved }
     }
 
+    /// A socket goes to another shard, which has another id for it.
+    pub fn hand_over(&mut self, from: (u16, RelayId), to: (u16, RelayId)) {
+        let entry = self.open.iter_mut().find(|(shard, relay, _)| (*shard, *relay) == from);
+        let entry = entry.expect("only an open relay changes hands");
+        (entry.0, entry.1) = to;
+    }
+
     /// Every port is even, so the next one is free as well.
     fn fresh(&mut self, family: Family) -> SocketAddr {
         self.next += 2;

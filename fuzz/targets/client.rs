@@ -9,7 +9,7 @@ use libfuzzer_sys::{arbitrary, arbitrary::Arbitrary, fuzz_target};
 use sturn::auth::Algorithm;
 use sturn::client::{Allocate, Client, Config, Security};
 use sturn::net::{Now, Transport};
-use sturn_fuzz::fixture::{client, key, shard_of};
+use sturn_fuzz::fixture::{key, shard_of};
 use sturn_fuzz::wire::Builder;
 use sturn_fuzz::{Fixture, PASSWORD, USER};
 
@@ -105,7 +105,7 @@ fn allocate(client: &mut Client, fixture: &mut Fixture, index: usize) {
     let granted = std::iter::from_fn(|| client.poll_event())
         .any(|event| matches!(event, sturn::client::Event::Allocated(_)));
     assert!(granted, "the server grants the client an allocation");
-    assert!(fixture.shards[shard_of(index)].has_allocation(&self::client(index).five_tuple));
+    assert!(fixture.shards[shard_of(index)].has_allocation(&fixture.client(index).five_tuple));
 }
 
 fn take(client: &mut Client, now: &mut Now, last: &[u8; 20], step: Step) {

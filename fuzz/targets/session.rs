@@ -10,7 +10,7 @@ use libfuzzer_sys::{arbitrary, arbitrary::Arbitrary, fuzz_target};
 use sturn::auth::{Algorithm, userhash};
 use sturn::net::PeerAddr;
 use sturn::turn::Input;
-use sturn_fuzz::fixture::{OUTSIDER, client, key, shard_of};
+use sturn_fuzz::fixture::{MAC_KEY, OUTSIDER, TOKEN_KEY, access_token, key};
 use sturn_fuzz::wire::{self, Builder};
 use sturn_fuzz::{Fixture, REALM, USER};
 
@@ -77,6 +77,15 @@ enum Step<'a> {
     PeerCloses {
         pick: u8,
     },
+    /// A good request about an allocation that follows its client.
+    Roam {
+        client: u8,
+        deed: Roaming,
+    },
+    Drain {
+        shard: bool,
+        on: bool,
+    },
 }
 
 #[derive(Arbitrary, Clone, Copy, Debug)]
@@ -99,6 +108,16 @@ enum Deed {
     Bind,
 }
 
+/// What it takes to go from five-tuple to five-tuple.
+#[derive(Arbitrary, Clone, Copy, Debug)]
+enum Roaming {
+    Allocate,
+    /// With one of the last tickets: 0 is the newest.
+    Show(u8),
+    Permit(u8),
+    Refresh,
+}
+
 #[derive(Arbitrary, Debug)]
 enum Attribute<'a> {
     Transport,
@@ -114,6 +133,8 @@ enum Attribute<'a> {
     TcpTransport,
     /// The id that the server gave out last, or one like it.
     Connection(u32),
+    /// None, or one of the last that the server gave out.
+    Ticket(Option<u8>),
     Raw(u16, &'a [u8]),
 }
 
@@ -133,6 +154,12 @@ enum Signature {
     UserhashOfOutsider,
     WrongKey,
     WrongNonce,
+    /// With a token that is sent along, or was sent before.
+    Token {
+        sent: bool,
+        lifetime: u16,
+        sha256: bool,
+    },
     None,
 }
 
@@ -185,7 +212,7 @@ fn take(fixture: &mut Fixture, last: &mut Option<(usize, Vec<u8>)>, step: Step) 
             }
         }
         Step::AnswerLast { well } => {
-            if let Some(question) = fixture.questions.pop_back() {
+            if let Some(question) = fixture.take_last() {
                 fixture.answer(question, well);
             }
         }
@@ -196,17 +223,9 @@ fn take(fixture: &mut Fixture, last: &mut Option<(usize, Vec<u8>)>, step: Step) 
                 fixture.input(shard, Input::Icmp { relay, peer, icmp_type, code, info });
             }
         }
-        Step::LinkClosed { client: index } => {
-            let client = client(index.into());
-            let input = Input::LinkClosed { five_tuple: client.five_tuple, link: client.link };
-            fixture.input(shard_of(index.into()) as u16, input);
-        }
+        Step::LinkClosed { client } => fixture.close_link(client.into()),
         Step::Stream { client, deed } => {
             let client = [1, 4, 5][usize::from(client % 3)];
-            let peer = |host| {
-                let value = wire::xor_v4([9, 9, 9, 1 + host % 2], 1000 + u16::from(host / 2 % 4));
-                (wire::XOR_PEER_ADDRESS, value.to_vec())
-            };
             let (method, attribute) = match deed {
                 Deed::Allocate => (wire::ALLOCATE, (wire::REQUESTED_TRANSPORT, vec![6, 0, 0, 0])),
                 Deed::Permit(host) => (wire::CREATE_PERMISSION, peer(host)),
@@ -225,7 +244,33 @@ fn take(fixture: &mut Fixture, last: &mut Option<(usize, Vec<u8>)>, step: Step) 
             }
         }
         Step::PeerCloses { pick } => fixture.peer_closes(pick.into()),
+        Step::Roam { client, deed } => {
+            let (method, attributes) = match deed {
+                Roaming::Allocate => {
+                    let udp = (wire::REQUESTED_TRANSPORT, vec![17, 0, 0, 0]);
+                    (wire::ALLOCATE, vec![udp, (wire::MOBILITY_TICKET, Vec::new())])
+                }
+                Roaming::Show(age) => {
+                    (wire::REFRESH, vec![(wire::MOBILITY_TICKET, ticket(fixture, age))])
+                }
+                Roaming::Permit(host) => (wire::CREATE_PERMISSION, vec![peer(host)]),
+                Roaming::Refresh => (wire::REFRESH, Vec::new()),
+            };
+            fixture.granted(client.into(), method, &attributes);
+        }
+        Step::Drain { shard, on } => fixture.set_draining(shard.into(), on),
     }
+}
+
+/// XOR-PEER-ADDRESS of one of a few hosts.
+fn peer(host: u8) -> (u16, Vec<u8>) {
+    let value = wire::xor_v4([9, 9, 9, 1 + host % 2], 1000 + u16::from(host / 2 % 4));
+    (wire::XOR_PEER_ADDRESS, value.to_vec())
+}
+
+fn ticket(fixture: &Fixture, age: u8) -> Vec<u8> {
+    let tickets = &fixture.tickets;
+    tickets.iter().rev().cycle().nth(age.into()).cloned().unwrap_or_default()
 }
 
 fn socket(fixture: &Fixture, pick: u8) -> Option<(u16, sturn::turn::RelayId, SocketAddr)> {
@@ -277,6 +322,12 @@ fn request(
             .sign_sha1(md5(OUTSIDER).bytes()),
         Signature::WrongKey => named(builder, USER, &nonce).sign_sha1(b"wrong"),
         Signature::WrongNonce => named(builder, USER, b"stale").sign_sha1(md5(USER).bytes()),
+        Signature::Token { sent, lifetime, sha256 } => {
+            let builder = named(builder, TOKEN_KEY, &nonce);
+            let token = sent.then(|| access_token(lifetime.into()));
+            let builder = token.into_iter().fold(builder, |b, t| b.put(wire::ACCESS_TOKEN, &t));
+            if sha256 { builder.sign_sha256(MAC_KEY) } else { builder.sign_sha1(MAC_KEY) }
+        }
         Signature::None => builder,
     }
     .build()
@@ -306,6 +357,8 @@ fn with(fixture: &Fixture, builder: Builder, id: [u8; 12], attributes: &[Attribu
             let id = if id % 4 > 0 { fixture.connection } else { *id };
             builder.put(wire::CONNECTION_ID, &id.to_be_bytes())
         }
+        Attribute::Ticket(None) => builder.put(wire::MOBILITY_TICKET, &[]),
+        Attribute::Ticket(Some(age)) => builder.put(wire::MOBILITY_TICKET, &ticket(fixture, *age)),
         Attribute::Raw(kind, value) => builder.put(*kind, value),
     })
 }

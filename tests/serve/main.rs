@@ -7,6 +7,7 @@
 mod support;
 
 mod backend;
+mod battery;
 mod binding;
 mod certificates;
 mod credentials;

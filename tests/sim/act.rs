@@ -3,10 +3,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use sturn::client::{Allocate, Attribute, Event as Told};
+use sturn::client::{Allocate, Attribute};
 use sturn::net::Family;
 
-use crate::client::Host;
 use crate::setup::{LISTENER_PORT, Worth};
 use crate::wire;
 use crate::world::{Event, HOSTS, World, trace};
@@ -28,6 +27,14 @@ enum Action {
     CloseLink,
     Restart,
     Garbage,
+    Roam,
+    OldTicket,
+    FirstPacket,
+    Connect,
+    PeerConnects,
+    PeerCloses,
+    DataBytes,
+    Drain,
 }
 
 const ACTIONS: &[(u32, Action)] = &[
@@ -46,6 +53,14 @@ const ACTIONS: &[(u32, Action)] = &[
     (8, Action::CloseLink),
     (8, Action::Restart),
     (25, Action::Garbage),
+    (30, Action::Roam),
+    (10, Action::OldTicket),
+    (40, Action::FirstPacket),
+    (60, Action::Connect),
+    (25, Action::PeerConnects),
+    (10, Action::PeerCloses),
+    (20, Action::DataBytes),
+    (3, Action::Drain),
 ];
 
 impl World {
@@ -55,6 +70,9 @@ impl World {
             && self.rng.permille(700)
         {
             return self.claim_reserved(host, token);
+        }
+        if self.rng.permille(600) && self.bind_one() {
+            return;
         }
         let action = self.rng.weighted(ACTIONS);
         let host = self.actor(action);
@@ -77,6 +95,22 @@ impl World {
             Action::CloseLink => {}
             Action::Restart => self.restart(host),
             Action::Garbage => self.garbage(host),
+            Action::Roam => self.roam_with_ticket(host),
+            Action::OldTicket => self.show_any_ticket(host),
+            Action::FirstPacket => self.raw_channel_data(host),
+            Action::PeerConnects => self.peer_connects(),
+            Action::PeerCloses => self.peer_closes(),
+            Action::DataBytes => {
+                let bound = self.bound_hosts();
+                if !bound.is_empty() {
+                    let host = self.rng.pick(&bound);
+                    self.send_to_bound_peer(host);
+                }
+            }
+            Action::Drain => {
+                let shard = self.rng.below(self.cores.len());
+                self.set_draining(shard, !self.model.draining[shard]);
+            }
             action => {
                 self.ask(host, action);
                 self.pump(host);
@@ -93,8 +127,22 @@ impl World {
                 self.model.alive(self.now, &five_tuple).is_some()
             })
             .collect();
-        let needs =
-            matches!(action, Action::Permission | Action::Channel | Action::Send | Action::Refresh);
+        let needs = matches!(
+            action,
+            Action::Permission
+                | Action::Channel
+                | Action::Send
+                | Action::Refresh
+                | Action::Roam
+                | Action::OldTicket
+                | Action::FirstPacket
+                | Action::Connect
+        );
+        let able = match action {
+            Action::Roam => (0..HOSTS).filter(|h| !self.hosts[*h].tickets.is_empty()).collect(),
+            Action::Connect => self.with_tcp_allocation(&able),
+            _ => able,
+        };
         if needs && !able.is_empty() && self.rng.permille(800) { self.rng.pick(&able) } else { any }
     }
 
@@ -125,7 +173,15 @@ impl World {
             Action::Allocate => {
                 let allocate = self.random_allocate(host);
                 trace!(self, "host {host}: {allocate:?}");
-                self.hosts[host].client.allocate(now, allocate);
+                if self.rng.permille(300) {
+                    self.allocate_mobile(host, &allocate);
+                } else {
+                    self.hosts[host].client.allocate(now, allocate);
+                }
+            }
+            Action::Connect => {
+                let peer = self.random_peer();
+                self.connect(host, peer);
             }
             Action::Refresh => {
                 let lifetime = self.rng.pick(&[None, Some(0), Some(30), Some(1200), Some(4000)]);
@@ -156,7 +212,8 @@ impl World {
                 self.hosts[host].client.send(peer, &data, dont_fragment);
             }
             Action::Raw => {
-                let method = self.rng.pick(&[wire::REFRESH, wire::CREATE_PERMISSION, 0x00A, 0x0AB]);
+                let method =
+                    self.rng.pick(&[wire::REFRESH, wire::CREATE_PERMISSION, wire::CONNECT, 0x0AB]);
                 let kind = self.rng.pick(&[0x7001, 0x7ABC]);
                 let attributes = vec![Attribute::Raw(kind, vec![1, 2, 3])];
                 trace!(self, "host {host}: method {method:#x} with {kind:#x}");
@@ -169,6 +226,8 @@ impl World {
     }
 
     fn random_allocate(&mut self, host: usize) -> Allocate {
+        let stream = self.hosts[host].is_stream();
+        let tcp = stream && self.setup.settings.relay.tcp;
         let rng = &mut self.rng;
         let mut allocate = Allocate {
             lifetime: rng
@@ -196,7 +255,8 @@ impl World {
                 allocate.additional_family = Some(rng.pick(&[Family::V6, Family::V4]));
                 allocate.even_port = Some(true);
             }
-            7 => allocate.requested_transport = 6,
+            7 => allocate.requested_transport = wire::TCP,
+            8..11 if tcp => allocate.requested_transport = wire::TCP,
             _ => {}
         }
         allocate
@@ -221,7 +281,7 @@ impl World {
     }
 
     /// Data that has not been sent before, unless it is empty.
-    fn payload(&mut self) -> Vec<u8> {
+    pub fn payload(&mut self) -> Vec<u8> {
         let len = self.rng.weighted(&[(5, 0), (60, 20), (30, 100), (5, 1400)]);
         let mut data =
             vec![self.payloads as u8; if len == 0 { 0 } else { 8 + self.rng.below(len) }];
@@ -301,103 +361,98 @@ impl World {
         }
     }
 
-    /// Lets everything expire; then nothing may be left anywhere.
-    pub fn drain(&mut self) {
-        self.asleep = true;
-        self.advance(Duration::from_secs(5000));
-        for (index, core) in self.cores.iter().enumerate() {
-            assert_eq!(core.server.allocations(), 0, "shard {index} is empty");
-            core.server.check_invariants(self.now);
-        }
-        assert!(self.model.allocations.is_empty(), "the model is empty");
-        assert!(self.routes.is_empty(), "routes never removed: {:?}", self.routes);
-        self.kernel.assert_empty();
-        self.asleep = false;
+    pub fn set_draining(&mut self, shard: usize, draining: bool) {
+        trace!(self, "shard {shard} drains: {draining}");
+        self.model.draining[shard] = draining;
+        self.cores[shard].server.set_draining(draining);
     }
 
-    /// Without loss and failures every client gets what it is due, and no more.
-    pub fn settle(&mut self) {
-        (self.loss, self.shell_failures, self.calm) = (0, 0, true);
-        for number in 0..HOSTS {
-            let identity = self.fresh_identity(number);
-            let credential = self.hosts[number].credential.clone();
-            self.hosts[number] = Host::new(&mut self.rng, credential, identity);
+    /// Starts a data connection, if there is something to bind it to.
+    fn bind_one(&mut self) -> bool {
+        let waiting: Vec<usize> =
+            (0..HOSTS).filter(|host| !self.hosts[*host].waiting.is_empty()).collect();
+        if waiting.is_empty() {
+            return false;
         }
-        for host in 0..HOSTS {
-            trace!(self, "host {host} asks for its due");
-            self.claim(host);
-        }
-    }
-
-    fn claim(&mut self, host: usize) {
-        let quota = self.hosts[host].credential.quota.clone();
-        let limits = &self.setup.settings.limits;
-        let (per_user, most) = (limits.allocations_per_user as usize, limits.allocations);
-        let shard = self.shard_of(self.hosts[host].identity);
-        let taken = self.model.allocations.values().filter(|a| a.shard == shard).count();
-        let now = self.now;
-        let expected = match self.hosts[host].credential.worth {
-            Worth::Bad => Err(401),
-            Worth::Until(end) if end < now.unix_secs() => Err(401),
-            _ if taken >= most => Err(508),
-            _ if per_user > 0 && self.model.count_of(now, &quota) >= per_user => Err(486),
-            _ => Ok(()),
+        let host = self.rng.pick(&waiting);
+        let id = self.hosts[host].waiting.pop().expect("it has one");
+        // Somebody else who knows the id, or one that does not exist.
+        let (by, id) = match self.rng.below(12) {
+            0 => (self.rng.below(HOSTS), id),
+            1 => (host, self.rng.next() as u32),
+            _ => (host, id),
         };
-        let allocate = Allocate { family: Some(Family::V4), ..Allocate::default() };
-        self.hosts[host].client.allocate(now, allocate);
-        let outcome = self.until(host, |event| match event {
-            Told::Allocated(allocated) => Some(Ok(allocated.relayed[0])),
-            Told::Failed(failure) => Some(Err(failure.code)),
-            _ => None,
-        });
-        assert_eq!(outcome.map(|_| ()), expected, "what host {host} gets");
-        if outcome.is_ok() {
-            self.echo(host);
-        }
+        self.bind_data_connection(by, id);
+        true
     }
 
-    /// A permission, then data to a peer and back.
-    fn echo(&mut self, host: usize) {
-        let peer = self.setup.peers[0];
-        self.hosts[host].client.create_permission(self.now, &[peer]);
-        self.until(host, |event| matches!(event, Told::PermissionCreated { .. }).then_some(()));
-        // The peer answers as it likes, so it may take several tries.
-        let mut heard = false;
-        for _ in 0..100 {
-            let data = self.payload();
-            self.hosts[host].client.send(peer, &data, false);
-            heard |= self
-                .within(host, Duration::from_secs(7), |event| {
-                    matches!(event, Told::Data { .. }).then_some(())
-                })
-                .is_some();
-            if heard {
-                break;
-            }
-        }
-        assert!(heard, "host {host} hears from its peer");
+    fn with_tcp_allocation(&self, hosts: &[usize]) -> Vec<usize> {
+        let is_tcp = |host: &&usize| {
+            let five_tuple = self.hosts[**host].identity.five_tuple;
+            self.model.alive(self.now, &five_tuple).is_some_and(|a| a.transport == wire::TCP)
+        };
+        hosts.iter().filter(is_tcp).copied().collect()
     }
 
-    /// Waits for an event that has to come.
-    fn until<T>(&mut self, host: usize, wanted: impl Fn(&Told) -> Option<T>) -> T {
-        self.within(host, Duration::from_secs(60), wanted).expect("the client is answered in time")
+    /// Allocate with an empty MOBILITY-TICKET.
+    pub fn allocate_mobile(&mut self, host: usize, allocate: &Allocate) {
+        let byte = |kind, value: u8| Attribute::Raw(kind, vec![value, 0, 0, 0]);
+        let family = |family| if family == Family::V4 { 1 } else { 2 };
+        let mut list = vec![byte(wire::TRANSPORT, allocate.requested_transport)];
+        let lifetime = allocate.lifetime.map(|l| (l.as_secs() as u32).to_be_bytes().to_vec());
+        list.extend(lifetime.map(|value| Attribute::Raw(wire::LIFETIME, value)));
+        list.extend(allocate.family.map(|f| byte(wire::FAMILY, family(f))));
+        list.extend(allocate.additional_family.map(|f| byte(wire::ADDITIONAL, family(f))));
+        let even = allocate.even_port.map(|reserve| vec![if reserve { 0x80 } else { 0 }]);
+        list.extend(even.map(|value| Attribute::Raw(wire::EVEN_PORT, value)));
+        let token = allocate.reservation_token.map(|token| token.to_vec());
+        list.extend(token.map(|value| Attribute::Raw(wire::TOKEN, value)));
+        list.extend(
+            allocate.dont_fragment.then(|| Attribute::Raw(wire::DONT_FRAGMENT, Vec::new())),
+        );
+        list.push(Attribute::Raw(wire::TICKET, Vec::new()));
+        self.hosts[host].client.request_raw(self.now, wire::ALLOCATE, list);
     }
 
-    fn within<T>(
-        &mut self,
-        host: usize,
-        patience: Duration,
-        wanted: impl Fn(&Told) -> Option<T>,
-    ) -> Option<T> {
-        self.hosts[host].told.clear();
+    /// The client goes elsewhere and shows the ticket it has got last, or not.
+    fn roam_with_ticket(&mut self, host: usize) {
+        let Some(ticket) = self.hosts[host].tickets.last().cloned() else { return };
+        self.roam(host);
+        let lifetime = self.rng.pick(&[None, None, Some(0u32), Some(1200)]);
+        let mut attributes = vec![Attribute::Raw(wire::TICKET, ticket)];
+        attributes
+            .extend(lifetime.map(|l| Attribute::Raw(wire::LIFETIME, l.to_be_bytes().to_vec())));
+        self.hosts[host].client.request_raw(self.now, wire::REFRESH, attributes);
         self.pump(host);
-        let end = self.now.mono + patience;
-        while self.now.mono < end {
-            self.advance(Duration::from_millis(100));
-            if let Some(found) = self.hosts[host].told.iter().find_map(&wanted) {
-                return Some(found);
-            }
+    }
+
+    /// Any ticket of anybody, from where the client is.
+    fn show_any_ticket(&mut self, host: usize) {
+        let of = if self.rng.permille(700) { host } else { self.rng.below(HOSTS) };
+        if self.hosts[of].tickets.is_empty() {
+            return;
         }
-        None
+        let ticket = self.rng.pick(&self.hosts[of].tickets);
+        trace!(self, "host {host} shows a ticket of host {of}");
+        let attributes = vec![Attribute::Raw(wire::TICKET, ticket)];
+        self.hosts[host].client.request_raw(self.now, wire::REFRESH, attributes);
+        self.pump(host);
+    }
+
+    /// ChannelData as a client sends it that has just moved and knows its channels.
+    fn raw_channel_data(&mut self, host: usize) {
+        let five_tuple = self.hosts[host].identity.five_tuple;
+        let Some(allocation) = self.model.at(&five_tuple) else { return };
+        let channels: Vec<u16> = allocation.channels.keys().copied().collect();
+        let number = if channels.is_empty() { 0x4000 } else { self.rng.pick(&channels) };
+        let data = self.payload();
+        let mut bytes = number.to_be_bytes().to_vec();
+        bytes.extend((data.len() as u16).to_be_bytes());
+        bytes.extend(&data);
+        if five_tuple.transport.is_stream() {
+            bytes.resize(bytes.len().next_multiple_of(4), 0);
+        }
+        trace!(self, "host {host}: {} bytes on channel {number:#x}", data.len());
+        self.send_up(host, bytes);
     }
 }

@@ -6,14 +6,27 @@ use std::net::SocketAddr;
 
 use sturn::client::{Client, Config, Event, Security};
 use sturn::net::{FiveTuple, Transport};
-use sturn::turn::{self, Link};
+use sturn::turn::{self, Link, PeerLink};
 
 use crate::model::Via;
 use crate::rng::Rng;
 use crate::setup::{Credential, LISTENER_PORT, Worth};
 
+/// A connection that is to be bound to one with a peer (RFC 6062 section 4.3).
+#[derive(Default)]
+pub struct DataConnection {
+    /// The CONNECTION-ID it is for.
+    pub id: Option<u32>,
+    /// What the client has sent behind its ConnectionBind, for the peer.
+    pub sent: Vec<u8>,
+    /// The peer's side, once bytes pass, and what has come there.
+    pub peer: Option<PeerLink>,
+    pub arrived: Vec<u8>,
+}
+
 pub struct Host {
     pub client: Client,
+    security: Security,
     /// How the server knows it at the moment.
     pub identity: turn::Client,
     pub credential: Credential,
@@ -29,14 +42,22 @@ pub struct Host {
     /// What Allocate requests were granted.
     pub granted: BTreeSet<SocketAddr>,
     pub last_token: Option<[u8; 8]>,
+    /// The tickets it was given for the allocation it has, newest last (RFC 8016).
+    pub tickets: Vec<Vec<u8>>,
+    /// Connections with peers that wait for its ConnectionBind (RFC 6062).
+    pub waiting: Vec<u32>,
+    /// What it does when it is the data connection of another host.
+    pub data: DataConnection,
     /// What the client has reported, from when somebody is interested.
     pub told: Vec<Event>,
 }
 
 impl Host {
     pub fn new(rng: &mut Rng, credential: Credential, identity: turn::Client) -> Self {
+        let security = any_security(rng);
         Self {
-            client: fresh_client(rng, &credential, identity.five_tuple.transport),
+            client: fresh_client(rng, &credential, identity.five_tuple.transport, security),
+            security,
             identity,
             liar: credential.worth == Worth::Bad,
             credential,
@@ -46,6 +67,9 @@ impl Host {
             expected: BTreeSet::new(),
             granted: BTreeSet::new(),
             last_token: None,
+            tickets: Vec::new(),
+            waiting: Vec::new(),
+            data: DataConnection::default(),
             told: Vec::new(),
         }
     }
@@ -56,12 +80,29 @@ impl Host {
             self.expected.clear();
             self.granted.clear();
         }
-        self.client = fresh_client(rng, &credential, identity.five_tuple.transport);
+        let transport = identity.five_tuple.transport;
+        self.security = any_security(rng);
+        self.client = fresh_client(rng, &credential, transport, self.security);
         self.credential = credential;
         self.identity = identity;
         self.up.clear();
         self.received.clear();
         self.down.clear();
+        self.tickets.clear();
+        self.waiting.clear();
+        self.data = DataConnection::default();
+    }
+
+    /// The client has another address, and still the ticket of its allocation. All
+    /// else it has forgotten, so that no transaction goes on at the new address; it
+    /// signs as before, since an owner who has to be looked up is known by its key.
+    pub fn roam(&mut self, rng: &mut Rng, identity: turn::Client) {
+        let (tickets, security) = (std::mem::take(&mut self.tickets), self.security);
+        self.restart(rng, self.credential.clone(), identity);
+        self.tickets = tickets;
+        self.security = security;
+        let transport = identity.five_tuple.transport;
+        self.client = fresh_client(rng, &self.credential, transport, security);
     }
 
     pub fn is_stream(&self) -> bool {
@@ -69,10 +110,19 @@ impl Host {
     }
 }
 
-fn fresh_client(rng: &mut Rng, credential: &Credential, transport: Transport) -> Client {
+fn any_security(rng: &mut Rng) -> Security {
+    rng.pick(&[Security::Full, Security::Legacy])
+}
+
+fn fresh_client(
+    rng: &mut Rng,
+    credential: &Credential,
+    transport: Transport,
+    security: Security,
+) -> Client {
     let mut config =
         Config::new(transport, &credential.name, &credential.password, rng.bytes::<32>());
-    config.security = rng.pick(&[Security::Full, Security::Legacy]);
+    config.security = security;
     config.keep_alive = rng.permille(400);
     config.software = rng.permille(200).then(|| "a client".to_owned());
     Client::new(config)

@@ -6,16 +6,19 @@ use std::time::Duration;
 
 use sturn::auth::StoredKeys;
 use sturn::client::{Event as Told, Problem};
-use sturn::net::{Family, PeerAddr};
-use sturn::turn::{self, DropReason, EndReason, Forward, Input, Output, Ticket, Traffic, Verdict};
+use sturn::net::PeerAddr;
+use sturn::turn::{self, EndReason, Forward, Input, Output, Ticket, Traffic, Verdict};
 
 use crate::kernel::Socket;
-use crate::model::{self, Allocation, Delivery, Forecast, Relay, Target, Via};
+use crate::model::{self, Delivery, Forecast, Target, Via};
 use crate::wire::{self, Class, Stun};
 use crate::world::{Event, World, shard_of, trace};
 
 /// The wheel's resolution: what is due is done by then.
 const TICK: Duration = Duration::from_millis(250);
+
+/// How long messages between shards may take to move an allocation.
+const ARRIVAL: Duration = Duration::from_secs(30);
 
 /// A request that the core has not answered yet.
 #[derive(Clone, Debug)]
@@ -47,11 +50,21 @@ impl World {
             .as_ref()
             .filter(|m| m.class == Class::Request && !altered && m.method != wire::BINDING)
             .map(|m| self.model.forecast(now, from, m, liar, false));
-        let delivery = self.outbound(shard, from, bytes, message.as_ref());
         let mut reply = [0; turn::MAX_REPLY];
         let (verdict, outputs) =
             self.call(shard, |server| server.on_client(now, from, bytes, &mut reply));
         self.note(verdict);
+        let answer = match verdict {
+            Verdict::Reply { len } => Stun::parse(&reply[..len]),
+            _ => None,
+        };
+        self.follow_moves(
+            shard,
+            &outputs,
+            message.as_ref().zip(answer.as_ref()).map(|(m, a)| (from, m, a)),
+        );
+        let delivery = self.outbound(shard, from, bytes, message.as_ref());
+        self.check_traffic(shard);
         match verdict {
             Verdict::Forward(forward) => {
                 let delivery = delivery.expect("only data is forwarded");
@@ -69,19 +82,21 @@ impl World {
             Verdict::Reply { len } => {
                 assert!(delivery.is_none(), "data is not answered");
                 let request = message.as_ref();
-                let answer = Stun::parse(&reply[..len]);
                 self.judge_reply(from, request, answer.as_ref(), altered, forecast.as_ref());
                 self.send_down(from, reply[..len].to_vec());
             }
             Verdict::ReplyFrom { .. } => panic!("NAT behaviour discovery is off"),
-            Verdict::HandOver { .. } => panic!("TCP relays are off"),
+            Verdict::HandOver { shard: to } => {
+                assert!(outputs.is_empty(), "nothing was kept of it");
+                self.hand_connection_over(from, to);
+            }
             Verdict::Queued => {
                 let request = message.clone().expect("only a request waits");
                 self.queue(host, from, request, altered, forecast.as_ref());
             }
         }
         let cause = message.map(|m| (from, m.id, altered));
-        self.perform_all(shard, outputs, cause);
+        self.perform_followed(shard, outputs, cause);
     }
 
     /// A datagram reaches a relay socket.
@@ -92,6 +107,7 @@ impl World {
         let expected = self.model.inbound(now, shard, relay, from, bytes.len());
         let (verdict, outputs) =
             self.call(shard, |s| s.on_peer(now, relay, PeerAddr::new(from), bytes.len()));
+        self.check_traffic(shard);
         self.note(verdict);
         match verdict {
             Verdict::Forward(forward) => self.deliver(shard, bytes, forward, &expected),
@@ -106,9 +122,14 @@ impl World {
 
     /// Anything else that a core is told.
     pub fn input(&mut self, shard: u16, input: Input) {
-        let now = self.now;
-        let ((), outputs) = self.call(shard, |server| server.handle_input(now, input));
+        let outputs = self.ask_core(shard, input);
         self.perform_all(shard, outputs, None);
+    }
+
+    /// What a core wants done when it is told something.
+    pub fn ask_core(&mut self, shard: u16, input: Input) -> Vec<Output> {
+        let now = self.now;
+        self.call(shard, |server| server.handle_input(now, input)).1
     }
 
     /// The answer to a lookup: the request that waited for it is judged like one
@@ -180,7 +201,9 @@ impl World {
             assert!(allocation.is_alive(past), "{five_tuple} has outlived its lifetime");
             allocation.tidy(past);
         }
-        let patience = self.setup.settings.lifetimes.pending + TICK;
+        self.model.assert_none_late(shard, past);
+        // A request may have waited for its allocation to arrive before it began.
+        let patience = self.setup.settings.lifetimes.pending + 5 * TICK + ARRIVAL;
         let shards = self.setup.shards;
         self.model.openings.retain(|(five_tuple, _), since| {
             shard_of(five_tuple, shards) != shard || now.mono < *since + patience
@@ -197,18 +220,25 @@ impl World {
         let result = call(server);
         server.check_invariants(self.now);
         let outputs: Vec<Output> = std::iter::from_fn(|| server.poll_output()).collect();
-        assert_eq!(
-            server.counters().traffic,
-            self.model.traffic[usize::from(shard)],
-            "the traffic of shard {shard} is counted right"
-        );
         for output in &outputs {
             self.digest(format!("{output:?}").as_bytes());
         }
         (result, outputs)
     }
 
-    fn perform_all(&mut self, shard: u16, outputs: Vec<Output>, cause: Option<Asker>) {
+    fn check_traffic(&self, shard: u16) {
+        let counted = self.cores[usize::from(shard)].server.counters().traffic;
+        let expected = self.model.traffic[usize::from(shard)];
+        assert_eq!(counted, expected, "the traffic of shard {shard} is counted right");
+    }
+
+    pub fn perform_all(&mut self, shard: u16, outputs: Vec<Output>, cause: Option<Asker>) {
+        self.check_traffic(shard);
+        self.follow_moves(shard, &outputs, None);
+        self.perform_followed(shard, outputs, cause);
+    }
+
+    fn perform_followed(&mut self, shard: u16, outputs: Vec<Output>, cause: Option<Asker>) {
         // Answers first: they say why an allocation has ended.
         let (answers, rest): (Vec<_>, Vec<_>) =
             outputs.into_iter().partition(|output| matches!(output, Output::Send { .. }));
@@ -216,6 +246,7 @@ impl World {
             self.perform(shard, output, cause);
         }
         assert!(self.model.deleted.is_empty(), "what a client has deleted is gone at once");
+        self.applied.clear();
     }
 
     fn note(&mut self, verdict: Verdict) {
@@ -251,7 +282,7 @@ impl World {
             _ => return None,
         };
         let kernel = &self.kernel;
-        let neighbour = |local| kernel.socket_at(local).filter(|s| s.0 == shard).map(|s| s.1);
+        let neighbour = |local| kernel.datagram_socket_of(shard, local).map(|s| s.1);
         Some(self.model.outbound(self.now, from.five_tuple, target, data.len(), neighbour))
     }
 
@@ -314,233 +345,6 @@ impl World {
         }
     }
 
-    fn judge_drop(&self, message: &Stun, reason: DropReason) {
-        if message.class != Class::Request {
-            return;
-        }
-        let known = [
-            wire::BINDING,
-            wire::ALLOCATE,
-            wire::REFRESH,
-            wire::CREATE_PERMISSION,
-            wire::CHANNEL_BIND,
-        ];
-        match reason {
-            DropReason::InProgress | DropReason::TooManyPending => {}
-            DropReason::AnswerBudget => {
-                assert!(self.setup.settings.limits.answers_per_prefix > 0, "there is a budget");
-            }
-            DropReason::UnknownMethod => assert!(!known.contains(&message.method)),
-            reason => panic!("a good request was dropped: {reason:?} {message:?}"),
-        }
-    }
-
-    /// An immediate answer.
-    fn judge_reply(
-        &mut self,
-        from: turn::Client,
-        request: Option<&Stun>,
-        answer: Option<&Stun>,
-        altered: bool,
-        forecast: Option<&Forecast>,
-    ) {
-        self.tally_answer(request, answer);
-        let Some(request) = request else {
-            // Without the cookie: RFC 3489, where that is on.
-            assert!(altered && self.setup.settings.rfc3489 && answer.is_none());
-            return;
-        };
-        let answer = answer.expect("a request with the cookie gets an answer with it");
-        assert_eq!((answer.id, answer.method), (request.id, request.method));
-        assert_eq!(request.class, Class::Request);
-        self.remember_nonce(from, answer);
-        if request.method == wire::BINDING {
-            if answer.class == Class::Success {
-                let reflexive = from.five_tuple.client.socket();
-                assert_eq!(answer.addresses(wire::MAPPED), [reflexive]);
-            }
-            assert!(altered || answer.class == Class::Success, "Binding is always answered");
-            return;
-        }
-        if altered {
-            assert_eq!(answer.class, Class::Error, "an altered request is not granted");
-            return;
-        }
-        let forecast = forecast.expect("made for every request");
-        judge(request, answer, forecast);
-        if answer.class == Class::Error {
-            return;
-        }
-        if request.method == wire::ALLOCATE {
-            return self.check_repeated(from, request, answer);
-        }
-        self.granted(from, request, answer);
-    }
-
-    /// Only an Allocate that was granted before is answered without delay.
-    fn check_repeated(&self, from: turn::Client, request: &Stun, answer: &Stun) {
-        let known = &self.model.allocations[&from.five_tuple];
-        assert_eq!(known.id, request.id, "the same request as before");
-        for relayed in answer.addresses(wire::RELAYED) {
-            let mut known = known.relays.iter().map(|relay| relay.advertised);
-            assert!(known.any(|known| known == relayed), "the same addresses as before");
-        }
-    }
-
-    /// A success response to anything but Allocate.
-    fn granted(&mut self, from: turn::Client, request: &Stun, answer: &Stun) {
-        if request.method == wire::REFRESH {
-            let lifetime = self.model.lifetime(request).as_secs() as u32;
-            assert_eq!(answer.u32(wire::LIFETIME), Some(lifetime));
-        }
-        self.model.apply(self.now, from, request);
-    }
-
-    fn tally_answer(&mut self, request: Option<&Stun>, answer: Option<&Stun>) {
-        match (request, answer.and_then(Stun::error)) {
-            (_, Some(code)) => self.tally(&format!("error {code}")),
-            (Some(request), None) => self.tally(&format!("method {} granted", request.method)),
-            (None, None) => self.tally("RFC 3489 answer"),
-        }
-    }
-
-    fn remember_nonce(&mut self, client: turn::Client, answer: &Stun) {
-        if let Some(nonce) = answer.get(wire::NONCE) {
-            let address = client.five_tuple.client.socket();
-            self.model.nonces.insert(nonce.to_vec(), (address, self.now.unix_secs()));
-        }
-    }
-
-    fn queue(
-        &mut self,
-        host: usize,
-        from: turn::Client,
-        request: Stun,
-        altered: bool,
-        forecast: Option<&Forecast>,
-    ) {
-        if request.method == wire::ALLOCATE && !altered {
-            self.model.openings.insert((from.five_tuple, request.id), self.now.mono);
-        }
-        // A user may have to be looked up first, so nothing is certain yet.
-        let hopeless = forecast.is_some_and(|f| !f.success && f.errors.is_empty());
-        assert!(!hopeless, "something can come of {request:?}");
-        let key = (from, request.id, altered);
-        let question = Question { request, host, altered, forecast: None, times: 0 };
-        self.queued.entry(key).or_insert(question).times += 1;
-    }
-
-    /// A message that was not an immediate reply.
-    pub fn judge_send(
-        &mut self,
-        shard: u16,
-        client: turn::Client,
-        message: &[u8],
-        cause: Option<Asker>,
-    ) {
-        let answer = Stun::parse(message).expect("the server sends whole messages");
-        assert!(matches!(answer.class, Class::Success | Class::Error), "answers only");
-        // What is not said in answer to a lookup concludes an opening, and no
-        // altered request gets that far.
-        let asker = cause.filter(|(who, id, _)| (*who, *id) == (client, answer.id));
-        let asker = asker.unwrap_or((client, answer.id, false));
-        let question = self.queued.get_mut(&asker).filter(|q| q.times > 0);
-        let question = question.expect("an answer goes to the five-tuple that asked, once");
-        question.times -= 1;
-        let Question { request, altered, forecast, .. } = question.clone();
-        self.tally_answer(Some(&request), Some(&answer));
-        assert_eq!(answer.method, request.method);
-        assert!(!altered || answer.class == Class::Error, "an altered request is not granted");
-        self.remember_nonce(client, &answer);
-        if request.method == wire::ALLOCATE && !altered {
-            self.model.openings.remove(&(client.five_tuple, request.id));
-        }
-        let immediate = forecast.is_some();
-        match forecast {
-            Some(forecast) if !altered => judge(&request, &answer, &forecast),
-            Some(_) => {}
-            None => {
-                assert_eq!(request.method, wire::ALLOCATE, "only Allocate takes its time");
-                let code = answer.error();
-                assert!(matches!(code, None | Some(486 | 508)), "{code:?} after all checks");
-            }
-        }
-        if answer.class == Class::Error {
-            return;
-        }
-        match (request.method, immediate) {
-            (wire::ALLOCATE, true) => self.check_repeated(client, &request, &answer),
-            (wire::ALLOCATE, false) => self.allocated(shard, client, &request, &answer),
-            _ => self.granted(client, &request, &answer),
-        }
-    }
-
-    /// A new allocation: everything about it has to fit.
-    fn allocated(&mut self, shard: u16, client: turn::Client, request: &Stun, answer: &Stun) {
-        let now = self.now;
-        assert!(self.model.alive(now, &client.five_tuple).is_none(), "one for each five-tuple");
-        let lifetime = self.model.lifetime(request);
-        assert_eq!(answer.u32(wire::LIFETIME), Some(lifetime.as_secs() as u32));
-        assert_eq!(answer.addresses(wire::MAPPED), [client.five_tuple.client.socket()]);
-        let relays: Vec<Relay> = answer
-            .addresses(wire::RELAYED)
-            .into_iter()
-            .map(|advertised| self.opened(shard, advertised, lifetime))
-            .collect();
-        assert!(!relays.is_empty(), "an allocation relays");
-        self.check_relays(client, request, answer, &relays);
-        if relays.len() == 2 {
-            self.tally("allocation of two families");
-        }
-        if request.get(wire::TOKEN).is_some() {
-            self.tally("reserved port claimed");
-        }
-        let credential = self.model.credential(request, false).expect("a known user").clone();
-        let allocation = Allocation {
-            client,
-            shard,
-            name: credential.name.clone(),
-            quota: credential.quota.clone(),
-            id: request.id,
-            relays,
-            permissions: Default::default(),
-            channels: Default::default(),
-            traffic: Traffic::default(),
-        };
-        if let Some(host) = self.hosts.iter_mut().find(|h| h.identity == client) {
-            host.granted.extend(allocation.relays.iter().map(|r| r.advertised));
-        }
-        self.model.allocations.insert(client.five_tuple, allocation);
-        let limit = self.setup.settings.limits.allocations_per_user as usize;
-        let count = self.model.count_of(now, &credential.quota);
-        assert!(limit == 0 || count <= limit, "{} has {count} of {limit}", credential.quota);
-    }
-
-    fn opened(&self, shard: u16, advertised: SocketAddr, lifetime: Duration) -> Relay {
-        let local = self.setup.local_of(advertised).expect("an address of this host");
-        let (owner, id) = self.kernel.socket_at(local).expect("its socket is open");
-        assert_eq!(owner, shard, "the socket is the shard's own");
-        let held = self.model.allocations.values().flat_map(|a| &a.relays);
-        let mut held = held.filter(|r| r.expires > self.now.mono);
-        assert!(held.all(|r| r.local != local), "it is nobody else's");
-        Relay { id, local, advertised, expires: self.now.mono + lifetime }
-    }
-
-    fn check_relays(&self, client: turn::Client, request: &Stun, answer: &Stun, relays: &[Relay]) {
-        let families: Vec<Family> = relays.iter().map(|r| Family::of(r.local.ip())).collect();
-        if request.get(wire::TOKEN).is_none() {
-            let asked = self.model.families(client, request);
-            assert!(families.iter().all(|f| asked.contains(f)), "{families:?} of {asked:?}");
-            let short = families.len() < asked.len();
-            assert_eq!(short, answer.get(0x8001).is_some(), "ADDRESS-ERROR-CODE says what lacks");
-        }
-        if let Some(flags) = request.get(wire::EVEN_PORT) {
-            assert_eq!(relays[0].local.port() % 2, 0, "EVEN-PORT");
-            let reserves = flags[0] & 0x80 != 0;
-            assert_eq!(reserves, answer.get(wire::TOKEN).is_some(), "a token when asked for");
-        }
-    }
-
     /// An allocation has ended: for a reason that holds, with the right sums.
     pub fn judge_end(
         &mut self,
@@ -574,6 +378,23 @@ impl World {
                         "data from {peer} for host {host}"
                     );
                 }
+                Told::Answered { method, ref attributes, .. } => {
+                    let get = |kind| attributes.iter().find(|(k, _)| *k == kind).map(|(_, v)| v);
+                    if let wire::ALLOCATE | wire::REFRESH = method {
+                        at.tickets.extend(get(wire::TICKET).cloned());
+                    }
+                    let id = get(wire::CONNECTION_ID).filter(|_| method == wire::CONNECT);
+                    at.waiting.extend(id.map(|id| connection_id(id)));
+                    if let (wire::ALLOCATE, Some(token)) = (method, get(wire::TOKEN)) {
+                        let token = token[..].try_into().expect("eight bytes");
+                        at.last_token = Some(token);
+                        self.fresh_token = Some((host, token));
+                    }
+                }
+                Told::Indication { method: wire::CONNECTION_ATTEMPT, ref attributes } => {
+                    let id = attributes.iter().find(|(kind, _)| *kind == wire::CONNECTION_ID);
+                    at.waiting.push(connection_id(&id.expect("it names the connection").1));
+                }
                 Told::Allocated(ref allocated) => {
                     let mine = allocated.relayed.iter().all(|r| at.granted.contains(r));
                     assert!(mine, "granted to host {host}");
@@ -596,11 +417,6 @@ impl World {
     }
 }
 
-/// The answer has to be one of those that were expected.
-fn judge(request: &Stun, answer: &Stun, forecast: &Forecast) {
-    let right = match answer.error() {
-        None => forecast.success,
-        Some(code) => forecast.errors.contains(&code),
-    };
-    assert!(right, "{request:?} was answered with {answer:?}, expected {forecast:?}");
+fn connection_id(value: &[u8]) -> u32 {
+    u32::from_be_bytes(value.try_into().expect("four bytes"))
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use sturn::net::{Family, RelayedAddr};
-use sturn::turn::{Input, PortRequest, RelayId};
+use sturn::turn::{Input, PortRequest, RelayId, RelayTransport};
 
 use crate::rng::Rng;
 use crate::setup::{LISTENER_PORT, Setup};
@@ -19,6 +19,10 @@ pub struct Kernel {
     sockets: BTreeMap<Socket, SocketAddr>,
     /// Every socket ever asked for: ids are not used again.
     asked: BTreeSet<Socket>,
+    /// Listeners of TCP relays.
+    listeners: BTreeSet<Socket>,
+    /// Sockets on their way to another shard.
+    moving: BTreeSet<Socket>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -29,8 +33,39 @@ enum Port {
 
 impl Kernel {
     /// The core asks for a socket.
-    pub fn ask(&mut self, socket: Socket) {
+    pub fn ask(&mut self, socket: Socket, transport: RelayTransport) {
         assert!(self.asked.insert(socket), "{socket:?} is asked for once");
+        if transport == RelayTransport::Tcp {
+            self.listeners.insert(socket);
+        }
+    }
+
+    /// A socket goes to another shard, together with a message.
+    pub fn hand_over(&mut self, from: Socket, to: Socket) {
+        assert!(self.asked.insert(to), "{to:?} is a new id");
+        let local = self.sockets.remove(&from).expect("only an open socket changes hands");
+        self.ports.insert(local, Port::Open(to));
+        self.sockets.insert(to, local);
+        self.moving.insert(to);
+    }
+
+    /// The message with a socket has arrived.
+    pub fn arrive(&mut self, socket: Socket) {
+        assert!(self.moving.remove(&socket), "{socket:?} was on its way");
+    }
+
+    /// Whether a socket has left one shard and not arrived at the other.
+    pub fn is_moving(&self, socket: Socket) -> bool {
+        self.moving.contains(&socket)
+    }
+
+    pub fn is_listener(&self, socket: Socket) -> bool {
+        self.listeners.contains(&socket)
+    }
+
+    /// The open listeners of TCP relays, in order.
+    pub fn open_listeners(&self) -> Vec<Socket> {
+        self.sockets.keys().filter(|socket| self.is_listener(**socket)).copied().collect()
     }
 
     /// Opens what was asked for, if there is a port.
@@ -117,6 +152,12 @@ impl Kernel {
         self.sockets.get(&socket).copied()
     }
 
+    /// The socket for datagrams that a shard has at an address of this host.
+    pub fn datagram_socket_of(&self, shard: u16, local: SocketAddr) -> Option<Socket> {
+        let socket = self.socket_at(local).filter(|socket| socket.0 == shard)?;
+        (!self.is_listener(socket) && !self.is_moving(socket)).then_some(socket)
+    }
+
     /// The addresses of all sockets, in order.
     pub fn open_addresses(&self) -> Vec<SocketAddr> {
         self.sockets.values().copied().collect()
@@ -125,5 +166,6 @@ impl Kernel {
     pub fn assert_empty(&self) {
         assert!(self.sockets.is_empty(), "relays never closed: {:?}", self.sockets);
         assert!(self.ports.is_empty(), "ports never freed: {:?}", self.ports);
+        assert!(self.moving.is_empty(), "sockets that never arrived: {:?}", self.moving);
     }
 }

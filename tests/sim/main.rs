@@ -13,12 +13,19 @@
 #![allow(unreachable_pub, reason = "one binary, several files")]
 
 mod act;
+mod answers;
 mod client;
+mod forecast;
 mod judge;
 mod kernel;
 mod model;
+mod path;
+mod peers;
 mod rng;
+mod roaming;
+mod settle;
 mod setup;
+mod token;
 mod wire;
 mod world;
 
@@ -36,6 +43,10 @@ const STEPS: u64 = 2000;
 /// What a battery of runs has to come across, or it does not test what it says.
 const EVERYWHERE: &[&str] = &[
     "ICMP error told",
+    "allocation for TCP",
+    "allocation for a token",
+    "allocation moved to another shard",
+    "allocation moved within a shard",
     "allocation connection closed",
     "allocation deleted by client",
     "allocation expired",
@@ -45,10 +56,16 @@ const EVERYWHERE: &[&str] = &[
     "data to a peer",
     "data to another relay of the shard",
     "data to the kernel",
+    "bytes passed to a peer",
+    "connection bound",
+    "connection given up",
+    "connection handed over",
     "data to the kernel behind NAT",
+    "error 300",
     "error 400",
     "error 401",
     "error 403",
+    "error 405",
     "error 420",
     "error 437",
     "error 438",
@@ -56,8 +73,18 @@ const EVERYWHERE: &[&str] = &[
     "error 441",
     "error 442",
     "error 443",
+    "error 446",
+    "error 447",
     "error 486",
     "error 508",
+    "move to another shard granted",
+    "peer accepted",
+    "peer connection closed",
+    "peer connection control connection closed",
+    "peer connection not bound in time",
+    "peer connection relay closed",
+    "peer connection replaced by a newer one",
+    "peer refused",
     "reserved port claimed",
 ];
 

@@ -9,12 +9,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use sturn::auth::userhash;
 use sturn::net::{Family, FiveTuple, Now};
-use sturn::turn::{Client, DefaultFamily, ExpiryCheck, RelayId, Traffic};
+use sturn::turn::{Client, Link, RelayId, Traffic};
 
-use crate::setup::{Credential, REALM, Setup, Worth};
+use crate::peers::PeerConnection;
+use crate::roaming::{Mobile, TRANSIT};
+use crate::setup::{Setup, Worth};
 use crate::wire::{self, Stun};
+use crate::world::shard_of;
 
 /// An allocation that a client was granted.
 #[derive(Clone, Debug)]
@@ -23,7 +25,12 @@ pub struct Allocation {
     pub shard: u16,
     pub name: String,
     pub quota: String,
-    pub id: [u8; 12],
+    /// The Allocate request that made it, while its client is where that came from.
+    pub id: Option<[u8; 12]>,
+    /// What it relays: the protocol number of UDP or TCP.
+    pub transport: u8,
+    /// What it has when it can follow its client.
+    pub mobile: Option<Mobile>,
     pub relays: Vec<Relay>,
     pub permissions: BTreeMap<IpAddr, Instant>,
     pub channels: BTreeMap<u16, (SocketAddr, Instant)>,
@@ -70,12 +77,24 @@ pub struct Model {
     /// For whom a nonce was made, and when (seconds since the epoch).
     pub nonces: BTreeMap<Vec<u8>, (SocketAddr, u64)>,
     pub traffic: Vec<Traffic>,
+    /// Tickets that have moved an allocation: none of them does it again.
+    pub used_tickets: BTreeSet<Vec<u8>>,
+    /// Connections that ended while an allocation could outlive them.
+    pub closed: BTreeSet<Link>,
+    /// The connections with peers, by CONNECTION-ID.
+    pub connections: BTreeMap<u32, PeerConnection>,
+    /// Shards that take no new allocations.
+    pub draining: Vec<bool>,
 }
 
 impl Model {
     pub fn new(setup: Rc<Setup>) -> Self {
         Self {
             traffic: vec![Traffic::default(); usize::from(setup.shards)],
+            draining: vec![false; usize::from(setup.shards)],
+            used_tickets: BTreeSet::new(),
+            closed: BTreeSet::new(),
+            connections: BTreeMap::new(),
             setup,
             allocations: BTreeMap::new(),
             deleted: BTreeMap::new(),
@@ -84,252 +103,10 @@ impl Model {
         }
     }
 
-    /// Who signed a request, by its USERNAME or USERHASH. Wrong passwords are
-    /// known by the client they come from.
-    pub fn credential(&self, request: &Stun, liar: bool) -> Option<&Credential> {
-        let known = self.setup.credentials.iter().filter(|c| (c.worth == Worth::Bad) == liar);
-        let name = request.get(wire::USERNAME);
-        let hash = request.get(wire::USERHASH);
-        known.into_iter().find(|c| match (name, hash) {
-            (Some(name), _) => c.name.as_bytes() == name,
-            (None, Some(hash)) => userhash(&c.name, REALM) == hash,
-            (None, None) => false,
-        })
-    }
-
-    /// What a request may be answered with. `failed` is set when the lookup of an
-    /// external user has just found nobody.
-    pub fn forecast(
-        &self,
-        now: Now,
-        client: Client,
-        request: &Stun,
-        liar: bool,
-        failed: bool,
-    ) -> Forecast {
-        let mut forecast = Forecast::default();
-        if request.integrity_at.is_none() {
-            forecast.errors.insert(401);
-            return forecast;
-        }
-        // Nobody is looked up outside for a client whose nonce is stale.
-        if self.setup.settings.auth.external && !self.is_fresh(now, client, request) {
-            forecast.errors.insert(438);
-        }
-        let Some(credential) = self.credential(request, liar) else {
-            forecast.errors.insert(401);
-            return forecast;
-        };
-        let (accepted, refused) = self.verdict_on(now, client, credential, failed);
-        if refused {
-            forecast.errors.insert(401);
-        }
-        let fresh = self.is_fresh(now, client, request);
-        // Who may have to be looked up outside has to have a good nonce first.
-        if !fresh && (accepted || credential.worth != Worth::Good) {
-            forecast.errors.insert(438);
-        }
-        if !accepted || !fresh {
-            return forecast;
-        }
-        if has_unknown(request) {
-            forecast.errors.insert(420);
-            return forecast;
-        }
-        let outcome = match request.method {
-            wire::ALLOCATE => self.forecast_allocate(now, client, request),
-            _ => self.forecast_owned(now, client, request, credential),
-        };
-        forecast.success = outcome.success;
-        forecast.errors.extend(outcome.errors);
-        forecast
-    }
-
-    /// Whether a credential can be accepted now, and whether it can be refused.
-    fn verdict_on(
-        &self,
-        now: Now,
-        client: Client,
-        credential: &Credential,
-        failed: bool,
-    ) -> (bool, bool) {
-        match credential.worth {
-            Worth::Good => (true, false),
-            Worth::Bad => (false, true),
-            // Who owns the allocation is known without a lookup.
-            Worth::External => (!failed || self.owns(client, &credential.name), failed),
-            Worth::Until(end) if now.unix_secs() <= end => (true, false),
-            Worth::Until(_) => {
-                let check = self.setup.settings.auth.expiry;
-                let owner =
-                    self.allocations.get(&client.five_tuple).map(|a| a.name == credential.name);
-                let pending = self.is_opening(&client.five_tuple);
-                let lenient = check == ExpiryCheck::Allocate && (owner == Some(true) || pending);
-                (lenient, !lenient || pending || owner.is_some())
-            }
-        }
-    }
-
-    fn is_opening(&self, five_tuple: &FiveTuple) -> bool {
-        self.openings.keys().any(|(of, _)| of == five_tuple)
-    }
-
-    fn owns(&self, client: Client, name: &str) -> bool {
-        self.allocations.get(&client.five_tuple).is_some_and(|a| a.name == name)
-    }
-
-    fn is_fresh(&self, now: Now, client: Client, request: &Stun) -> bool {
-        let lifetime = self.setup.settings.auth.nonce_lifetime.as_secs();
-        request.get(wire::NONCE).and_then(|nonce| self.nonces.get(nonce)).is_some_and(
-            |(made_for, at)| {
-                *made_for == client.five_tuple.client.socket() && now.unix_secs() - at <= lifetime
-            },
-        )
-    }
-
-    fn forecast_allocate(&self, now: Now, client: Client, request: &Stun) -> Forecast {
-        let alive = self.alive(now, &client.five_tuple);
-        if let Some(allocation) = alive {
-            let repeated = allocation.id == request.id;
-            return if repeated { success() } else { error(437) };
-        }
-        let mut forecast = self.forecast_new(client, request);
-        if self.is_opening(&client.five_tuple) {
-            forecast.errors.insert(437);
-        }
-        forecast
-    }
-
-    fn forecast_new(&self, client: Client, request: &Stun) -> Forecast {
-        if has_bad_combination(request) {
-            return error(400);
-        }
-        if request.get(wire::TRANSPORT).is_none_or(|transport| transport[0] != 17) {
-            return error(442);
-        }
-        let supports =
-            |f| self.setup.settings.relay.addresses.iter().any(|r| Family::of(r.local) == f);
-        if request.get(wire::TOKEN).is_none()
-            && self.families(client, request).iter().all(|family| !supports(*family))
-        {
-            return error(440);
-        }
-        // Ports, capacity and quota are judged when everything is at rest.
-        let mut forecast = success();
-        forecast.errors.insert(508);
-        if self.setup.settings.limits.allocations_per_user > 0 {
-            forecast.errors.insert(486);
-        }
-        forecast
-    }
-
-    /// The families an Allocate asks for; not of use with RESERVATION-TOKEN.
-    pub fn families(&self, client: Client, request: &Stun) -> Vec<Family> {
-        if request.get(wire::ADDITIONAL).is_some() {
-            return vec![Family::V4, Family::V6];
-        }
-        let asked = request.get(wire::FAMILY).map(|v| family(v[0]));
-        vec![asked.unwrap_or(match self.setup.settings.relay.default_family {
-            DefaultFamily::V4 => Family::V4,
-            DefaultFamily::Client => client.five_tuple.client.family(),
-        })]
-    }
-
-    /// Refresh, CreatePermission and ChannelBind.
-    fn forecast_owned(
-        &self,
-        now: Now,
-        client: Client,
-        request: &Stun,
-        credential: &Credential,
-    ) -> Forecast {
-        let Some(allocation) = self.alive(now, &client.five_tuple) else { return error(437) };
-        if allocation.name != credential.name {
-            return error(441);
-        }
-        match request.method {
-            wire::REFRESH => {
-                let asked = request.get(wire::FAMILY).map(|v| family(v[0]));
-                let there = asked.is_none_or(|f| allocation.relay(f, now.mono).is_some());
-                if there { success() } else { error(443) }
-            }
-            wire::CREATE_PERMISSION => self.forecast_permission(now, allocation, request),
-            _ => self.forecast_channel(now, allocation, request),
-        }
-    }
-
-    fn forecast_permission(&self, now: Now, allocation: &Allocation, request: &Stun) -> Forecast {
-        let peers = request.addresses(wire::PEER);
-        for peer in &peers {
-            if allocation.relay(Family::of(peer.ip()), now.mono).is_none() {
-                return error(443);
-            }
-            if self.setup.is_denied(peer.ip()) {
-                return error(403);
-            }
-        }
-        let limit = self.setup.settings.limits.permissions;
-        let alive: BTreeSet<IpAddr> = allocation.permitted(now.mono).collect();
-        let wanted: BTreeSet<IpAddr> = peers.iter().map(|peer| peer.ip()).collect();
-        let mut forecast =
-            Forecast { success: alive.union(&wanted).count() <= limit, ..Forecast::default() };
-        // What has expired may still take up room, and a peer named twice counts twice.
-        if allocation.permissions.len() + peers.len() > limit {
-            forecast.errors.insert(508);
-        }
-        forecast
-    }
-
-    fn forecast_channel(&self, now: Now, allocation: &Allocation, request: &Stun) -> Forecast {
-        let (number, peer) = channel_request(request);
-        if number > 0x4FFF && !self.setup.settings.rfc5766_channels {
-            return error(400);
-        }
-        if allocation.relay(Family::of(peer.ip()), now.mono).is_none() {
-            return error(443);
-        }
-        if !self.may_send(peer) {
-            return error(403);
-        }
-        let bound = |n: &u16| allocation.channel(*n, now.mono);
-        let taken = bound(&number).is_some_and(|p| p != peer);
-        if taken || allocation.channel_to(peer, now.mono).is_some_and(|n| n != number) {
-            return error(400);
-        }
-        let limits = &self.setup.settings.limits;
-        let alive = allocation.channels.keys().filter(|n| bound(n).is_some()).count();
-        let full = alive >= limits.channels && bound(&number).is_none();
-        let permissions = allocation.permitted(now.mono).count();
-        let crowded = permissions >= limits.permissions
-            && !allocation.permitted(now.mono).any(|ip| ip == peer.ip());
-        let mut forecast = Forecast { success: !full && !crowded, ..Forecast::default() };
-        // The binding of a family that has expired may not be tidied up yet.
-        if allocation.channels.get(&number).is_some_and(|(bound, _)| *bound != peer) {
-            forecast.errors.insert(400);
-        }
-        if allocation.channels.len() >= limits.channels
-            || allocation.permissions.len() >= limits.permissions
-        {
-            forecast.errors.insert(508);
-        }
-        forecast
-    }
-
-    /// Whether policy lets datagrams out to a transport address.
-    pub fn may_send(&self, peer: SocketAddr) -> bool {
-        let fine = if self.setup.is_relay(peer.ip()) {
-            self.setup.is_relay_port(peer.port())
-        } else {
-            peer.port() != 0
-        };
-        fine && !self.setup.is_denied(peer.ip())
-    }
-
     /// A success response to anything but Allocate has gone out.
     pub fn apply(&mut self, now: Now, client: Client, request: &Stun) {
         let lifetimes = &self.setup.settings.lifetimes;
         let (permission, channel) = (lifetimes.permission, lifetimes.channel);
-        let lifetime = self.lifetime(request);
         let allocation =
             self.allocations.get_mut(&client.five_tuple).expect("the forecast has seen it");
         match request.method {
@@ -345,30 +122,51 @@ impl Model {
                 allocation.channels.insert(number, (peer, expires));
                 allocation.permit(peer.ip(), expires);
             }
-            _ => {
-                let asked = request.get(wire::FAMILY).map(|v| family(v[0]));
-                allocation.refresh(now.mono, lifetime, asked);
-                if allocation.relays.iter().all(|relay| relay.expires <= now.mono) {
-                    let gone = self.allocations.remove(&client.five_tuple).expect("found above");
-                    self.deleted.insert(client.five_tuple, gone);
-                }
-            }
+            _ => self.apply_refresh(now, client.five_tuple, request),
+        }
+    }
+
+    /// A Refresh was granted to the client of the allocation at a five-tuple.
+    pub fn apply_refresh(&mut self, now: Now, five_tuple: FiveTuple, request: &Stun) {
+        let lifetime = self.lifetime(now, request);
+        let allocation = self.allocations.get_mut(&five_tuple).expect("the caller has found it");
+        let asked = request.get(wire::FAMILY).map(|v| family(v[0]));
+        allocation.refresh(now.mono, lifetime, asked);
+        if allocation.relays.iter().all(|relay| relay.expires <= now.mono) {
+            let gone = self.allocations.remove(&five_tuple).expect("found above");
+            self.deleted.insert(five_tuple, gone);
         }
     }
 
     /// What LIFETIME of a request comes to.
-    pub fn lifetime(&self, request: &Stun) -> Duration {
+    pub fn lifetime(&self, now: Now, request: &Stun) -> Duration {
         let lifetimes = &self.setup.settings.lifetimes;
+        // No allocation outlives the token of its client.
+        let most = match self.credential(request, false).map(|c| c.worth) {
+            Some(Worth::Token(end)) => end.saturating_sub(now.unix_secs()).max(1),
+            _ => u64::MAX,
+        };
         match request.u32(wire::LIFETIME).map(u64::from) {
             Some(0) if request.method == wire::REFRESH => Duration::ZERO,
             asked => asked
                 .map_or(lifetimes.default, Duration::from_secs)
-                .clamp(lifetimes.default, lifetimes.max),
+                .clamp(lifetimes.default, lifetimes.max)
+                .min(Duration::from_secs(most)),
         }
     }
 
     pub fn alive(&self, now: Now, five_tuple: &FiveTuple) -> Option<&Allocation> {
         self.allocations.get(five_tuple).filter(|a| a.is_alive(now.mono))
+    }
+
+    /// The allocation that requests from a five-tuple are about: the one that is
+    /// there, or awaited there by the same shard.
+    pub fn at(&self, five_tuple: &FiveTuple) -> Option<&Allocation> {
+        let there = self.allocations.get(five_tuple).filter(|a| a.shard != TRANSIT);
+        there.or_else(|| {
+            let shard = shard_of(five_tuple, self.setup.shards);
+            self.allocations.values().find(|a| a.shard == shard && a.is_awaited_at(five_tuple))
+        })
     }
 
     /// The live allocations of a user, over all shards.
@@ -387,6 +185,9 @@ impl Model {
         neighbour: impl Fn(SocketAddr) -> Option<RelayId>,
     ) -> Delivery {
         let Some(allocation) = self.allocations.get(&five_tuple) else { return Delivery::Nowhere };
+        if allocation.shard == TRANSIT || allocation.transport == wire::TCP {
+            return Delivery::Nowhere;
+        }
         let (peer, dont_fragment) = match target {
             Target::Channel(number) => match allocation.channel(number, now.mono) {
                 Some(peer) => (peer, false),
@@ -429,6 +230,7 @@ impl Model {
     ) -> Delivery {
         let known = self.known_outside(from);
         let found = self.holder(now, shard, relay);
+        let found = found.filter(|a| !a.is_adrift());
         let Some(allocation) = found else { return Delivery::Nowhere };
         let channel = allocation.channel_to(known, now.mono);
         let permitted = allocation.permitted(now.mono).any(|ip| ip == known.ip());
@@ -446,7 +248,7 @@ impl Model {
     }
 
     /// The allocation whose relayed transport address a socket stands for.
-    fn holder(&self, now: Now, shard: u16, relay: RelayId) -> Option<&Allocation> {
+    pub fn holder(&self, now: Now, shard: u16, relay: RelayId) -> Option<&Allocation> {
         self.allocations.values().find(|a| {
             let here = |r: &Relay| r.id == relay && r.expires > now.mono;
             a.shard == shard && a.relays.iter().any(here)
@@ -456,7 +258,8 @@ impl Model {
     /// The client behind a socket, if it has leave to hear from a peer.
     pub fn hears(&self, now: Now, shard: u16, relay: RelayId, peer: SocketAddr) -> Option<Client> {
         let holder = self.holder(now, shard, relay)?;
-        holder.permitted(now.mono).any(|ip| ip == peer.ip()).then_some(holder.client)
+        let hears = !holder.is_adrift() && holder.permitted(now.mono).any(|ip| ip == peer.ip());
+        hears.then_some(holder.client)
     }
 
     /// Relay sockets are known by their advertised addresses.
@@ -489,7 +292,7 @@ impl Allocation {
     }
 
     /// Permissions end with the relayed transport address of their family.
-    fn permitted(&self, now: Instant) -> impl Iterator<Item = IpAddr> {
+    pub fn permitted(&self, now: Instant) -> impl Iterator<Item = IpAddr> {
         let relayed = move |ip: &IpAddr| self.relay(Family::of(*ip), now).is_some();
         let alive = self.permissions.iter().filter(move |(_, expires)| **expires > now);
         alive.map(|(ip, _)| *ip).filter(relayed)
@@ -505,12 +308,12 @@ impl Allocation {
         alive.map(|(peer, _)| *peer).filter(|p| self.relay(Family::of(p.ip()), now).is_some())
     }
 
-    fn channel_to(&self, peer: SocketAddr, now: Instant) -> Option<u16> {
+    pub fn channel_to(&self, peer: SocketAddr, now: Instant) -> Option<u16> {
         let mut alive = self.channels.iter().filter(|(_, (_, expires))| *expires > now);
         alive.find(|(_, (bound, _))| *bound == peer).map(|(number, _)| *number)
     }
 
-    fn refresh(&mut self, now: Instant, lifetime: Duration, family: Option<Family>) {
+    pub fn refresh(&mut self, now: Instant, lifetime: Duration, family: Option<Family>) {
         let of = |ip: IpAddr| family.is_none_or(|f| f == Family::of(ip));
         for relay in self.relays.iter_mut().filter(|r| r.expires > now && of(r.local.ip())) {
             relay.expires = now + lifetime;
@@ -528,36 +331,14 @@ impl Allocation {
     }
 }
 
-fn success() -> Forecast {
-    Forecast { success: true, ..Forecast::default() }
-}
-
-fn error(code: u16) -> Forecast {
-    Forecast { success: false, errors: BTreeSet::from([code]) }
-}
-
 pub fn family(value: u8) -> Family {
     if value == 2 { Family::V6 } else { Family::V4 }
 }
 
-fn channel_request(request: &Stun) -> (u16, SocketAddr) {
+pub fn channel_request(request: &Stun) -> (u16, SocketAddr) {
     let number = request.get(wire::CHANNEL_NUMBER).expect("the client always names one");
     let peer = request.addresses(wire::PEER)[0];
     (u16::from_be_bytes([number[0], number[1]]), peer)
-}
-
-/// Attributes that the simulation's clients make up.
-fn has_unknown(request: &Stun) -> bool {
-    request.attributes.iter().any(|(kind, _)| (0x7000..0x8000).contains(kind))
-}
-
-fn has_bad_combination(request: &Stun) -> bool {
-    let has = |kind| request.get(kind).is_some();
-    let reserves = request.get(wire::EVEN_PORT).is_some_and(|flags| flags[0] & 0x80 != 0);
-    let token = has(wire::TOKEN);
-    (token && (has(wire::EVEN_PORT) || has(wire::FAMILY) || has(wire::ADDITIONAL)))
-        || (has(wire::FAMILY) && has(wire::ADDITIONAL))
-        || (has(wire::ADDITIONAL) && (reserves || request.get(wire::ADDITIONAL).unwrap()[0] != 2))
 }
 
 /// What a client gets out of a message.

@@ -9,11 +9,12 @@ use sturn::auth::{Algorithm, Directory, Secret, StoredKeys, User, time_limited};
 use sturn::net::HashSeed;
 use sturn::turn::policy::{OwnAddresses, Policy};
 use sturn::turn::{
-    AuthSettings, DefaultFamily, ExpiryCheck, HostAddress, Lifetimes, Limits, RelaySettings,
-    Settings,
+    Alternates, AuthSettings, DefaultFamily, ExpiryCheck, HostAddress, Lifetimes, Limits, Redirect,
+    RelaySettings, Settings,
 };
 
 use crate::rng::Rng;
+use crate::token::{self, Holder};
 
 pub const REALM: &str = "sim.example";
 pub const START_UNIX: u64 = 1_700_000_000;
@@ -37,6 +38,8 @@ pub enum Worth {
     Good,
     /// Accepted until that time (seconds since the epoch).
     Until(u64),
+    /// Comes with an access token, accepted until that time.
+    Token(u64),
     /// Accepted when the lookup says so.
     External,
     /// Never accepted: the password is wrong, or nobody has that name.
@@ -49,6 +52,8 @@ pub struct Setup {
     pub shards: u16,
     pub hash_seed: HashSeed,
     pub credentials: Vec<Credential>,
+    /// Whoever has the credential with a token.
+    pub holder: Option<Holder>,
     /// Peers with a host behind them, one IP address with two ports among them.
     pub peers: Vec<SocketAddr>,
     /// Addresses that policy refuses.
@@ -60,17 +65,21 @@ pub struct Setup {
 
 impl Setup {
     pub fn new(rng: &mut Rng, hash_seed: HashSeed) -> Self {
-        let credentials = credentials(rng);
+        let mut credentials = credentials(rng);
         let relay = relay_settings(rng);
+        let lifetime = rng.permille(500).then(|| rng.pick(&[1500, 3_000_000]));
+        credentials.extend(lifetime.map(token_credential));
+        let auth = auth_settings(rng, &credentials, hash_seed);
+        let algorithm = auth.algorithms[0];
         let settings = Settings {
-            auth: auth_settings(rng, &credentials, hash_seed),
+            auth,
             lifetimes: lifetimes(rng),
             limits: limits(rng),
             policy: policy(&relay),
             relay,
             discovery: None,
-            alternates: None,
-            mobility: None,
+            alternates: rng.permille(500).then(|| alternates(rng)),
+            mobility: rng.permille(600).then(|| b"sim tickets".as_slice().into()),
             rfc3489: rng.permille(500),
             rfc5766_channels: rng.permille(500),
             software: rng.permille(500).then(|| "sturn sim".into()),
@@ -81,6 +90,7 @@ impl Setup {
             shards: rng.within(1..5) as u16,
             hash_seed,
             credentials,
+            holder: lifetime.map(|lifetime| Holder::new(lifetime, algorithm)),
             peers: list(&[
                 "9.9.9.1:1000",
                 "9.9.9.1:1001",
@@ -125,6 +135,13 @@ impl Setup {
     }
 }
 
+/// That of a client with a token.
+fn token_credential(lifetime: u32) -> Credential {
+    let name = token::KEY_NAME.to_owned();
+    let worth = Worth::Token(Holder::expiry(lifetime));
+    Credential { quota: name.clone(), name, password: token::PASSWORD.to_owned(), worth }
+}
+
 fn credentials(rng: &mut Rng) -> Vec<Credential> {
     let plain = |name: &str, password: &str, worth| Credential {
         name: name.to_owned(),
@@ -158,10 +175,11 @@ fn auth_settings(rng: &mut Rng, credentials: &[Credential], seed: HashSeed) -> A
     });
     let secrets = credentials.iter().any(|c| matches!(c.worth, Worth::Until(_)));
     let secrets = secrets.then(|| Secret::new(SECRET)).into_iter().collect();
+    let tokens = credentials.iter().any(|c| matches!(c.worth, Worth::Token(_)));
     let directory = Directory::new(REALM, users.collect(), secrets, ':', seed);
     AuthSettings {
         directory: Some(Arc::new(directory)),
-        tokens: None,
+        tokens: tokens.then(|| Arc::new(Holder::tokens())),
         external: true,
         algorithms: rng.pick(&[
             vec![Algorithm::Md5, Algorithm::Sha256],
@@ -187,7 +205,19 @@ fn relay_settings(rng: &mut Rng) -> RelaySettings {
         addresses,
         ports: 50_000..=50_000 + rng.pick(&[30, 30, 12]),
         default_family: rng.pick(&[DefaultFamily::V4, DefaultFamily::Client]),
-        tcp: false,
+        tcp: rng.permille(600),
+    }
+}
+
+/// Where clients are sent while this server drains; not everybody has somewhere to go.
+fn alternates(rng: &mut Rng) -> Alternates {
+    let list = |list: &[&str]| list.iter().map(|a| a.parse().unwrap()).collect();
+    let both = ["8.8.5.1:3478", "[2606:4700:1::6]:3478", "8.8.5.2:3478"];
+    Alternates {
+        servers: list(&both[..rng.pick(&[1, 3])]),
+        tls_servers: list(&both[..rng.pick(&[0, 1, 2])]),
+        domain: None,
+        redirect: Redirect::Draining,
     }
 }
 
@@ -205,7 +235,7 @@ fn limits(rng: &mut Rng) -> Limits {
         allocations_per_user: rng.pick(&[0, 1, 2, 3]),
         permissions: rng.pick(&[256, 4]),
         channels: rng.pick(&[256, 3]),
-        peer_connections: 4,
+        peer_connections: rng.pick(&[4, 1]),
         all_peer_connections: 10,
         pending: rng.pick(&[1024, 2]),
         answers_per_prefix: rng.pick(&[0, 500, 2]),

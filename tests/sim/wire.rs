@@ -12,6 +12,9 @@ pub const DATA_METHOD: u16 = 0x007;
 pub const CREATE_PERMISSION: u16 = 0x008;
 pub const CHANNEL_BIND: u16 = 0x009;
 pub const BINDING: u16 = 0x001;
+pub const CONNECT: u16 = 0x00A;
+pub const CONNECTION_BIND: u16 = 0x00B;
+pub const CONNECTION_ATTEMPT: u16 = 0x00C;
 
 pub const USERNAME: u16 = 0x0006;
 pub const INTEGRITY: u16 = 0x0008;
@@ -20,6 +23,9 @@ pub const CHANNEL_NUMBER: u16 = 0x000C;
 pub const LIFETIME: u16 = 0x000D;
 pub const PEER: u16 = 0x0012;
 pub const DATA: u16 = 0x0013;
+pub const ACCESS_TOKEN: u16 = 0x001B;
+pub const PASSWORD_ALGORITHM: u16 = 0x001D;
+pub const PASSWORD_ALGORITHMS: u16 = 0x8002;
 pub const NONCE: u16 = 0x0015;
 pub const RELAYED: u16 = 0x0016;
 pub const FAMILY: u16 = 0x0017;
@@ -30,14 +36,23 @@ pub const INTEGRITY_256: u16 = 0x001C;
 pub const USERHASH: u16 = 0x001E;
 pub const MAPPED: u16 = 0x0020;
 pub const TOKEN: u16 = 0x0022;
+pub const CONNECTION_ID: u16 = 0x002A;
 pub const ADDITIONAL: u16 = 0x8000;
 pub const ICMP: u16 = 0x8004;
+pub const ALTERNATE_SERVER: u16 = 0x8023;
+pub const TICKET: u16 = 0x8030;
+
+/// Protocol numbers in REQUESTED-TRANSPORT.
+pub const TCP: u8 = 6;
+pub const UDP: u8 = 17;
 
 /// What a TURN server has to understand (RFC 8489 section 14, RFC 8656 section 18).
-const KNOWN: [u16; 21] = [
+const KNOWN: [u16; 22] = [
     0x0001, 0x0006, 0x0008, 0x0009, 0x000A, 0x000C, 0x000D, 0x0012, 0x0013, 0x0014, 0x0015, 0x0016,
-    0x0017, 0x0018, 0x0019, 0x001A, 0x001C, 0x001D, 0x001E, 0x0020, 0x0022,
+    0x0017, 0x0018, 0x0019, 0x001A, 0x001B, 0x001C, 0x001D, 0x001E, 0x0020, 0x0022,
 ];
+
+pub const HEADER_LEN: usize = 20;
 
 const COOKIE: [u8; 4] = [0x21, 0x12, 0xA4, 0x42];
 
@@ -110,6 +125,16 @@ impl Stun {
         self.all(kind).filter_map(|value| self.xor_address(value)).collect()
     }
 
+    /// The type of the first integrity attribute of a message with these bytes.
+    pub fn integrity_kind(&self, bytes: &[u8]) -> Option<u16> {
+        self.integrity_at.map(|at| u16::from_be_bytes([bytes[at], bytes[at + 1]]))
+    }
+
+    /// Whether this is a request to take an allocation along (RFC 8016).
+    pub fn is_moving_refresh(&self) -> bool {
+        self.method == REFRESH && self.get(TICKET).is_some()
+    }
+
     /// Whether there is an attribute that must be understood, and that no TURN
     /// server understands.
     pub fn has_unknown_required(&self) -> bool {
@@ -161,6 +186,17 @@ impl fmt::Debug for Stun {
     }
 }
 
+/// An address that is not obfuscated, such as ALTERNATE-SERVER.
+pub fn plain_address(value: &[u8]) -> Option<SocketAddr> {
+    let port = u16::from_be_bytes([*value.get(2)?, *value.get(3)?]);
+    let ip = match (value[1], value.len()) {
+        (1, 8) => IpAddr::from(<[u8; 4]>::try_from(&value[4..]).ok()?),
+        (2, 20) => IpAddr::from(<[u8; 16]>::try_from(&value[4..]).ok()?),
+        _ => return None,
+    };
+    Some(SocketAddr::new(ip, port))
+}
+
 /// ChannelData: number and data. Padding of up to three bytes may follow.
 pub fn channel_data(bytes: &[u8]) -> Option<(u16, &[u8])> {
     let (&[a, b, c, d], rest) = bytes.split_first_chunk()?;
@@ -183,6 +219,21 @@ pub fn icmp_peer(message: &[u8]) -> Option<SocketAddr> {
     let message = Stun::parse(message)?;
     message.get(ICMP)?;
     message.addresses(PEER).first().copied()
+}
+
+/// Appends an attribute to a message, and says in its header how long it is.
+pub fn append(bytes: &mut Vec<u8>, kind: u16, value: &[u8]) {
+    bytes.extend(kind.to_be_bytes());
+    bytes.extend((value.len() as u16).to_be_bytes());
+    bytes.extend(value);
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    set_length(bytes, 0);
+}
+
+/// Writes the length of a message as if so many bytes more followed.
+pub fn set_length(bytes: &mut [u8], more: usize) {
+    let length = (bytes.len() - HEADER_LEN + more) as u16;
+    bytes[2..4].copy_from_slice(&length.to_be_bytes());
 }
 
 /// A packet in a few words, for the trace.

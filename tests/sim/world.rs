@@ -13,9 +13,8 @@ use std::time::{Duration, Instant};
 
 use sturn::auth::{StoredKeys, userhash};
 use sturn::net::{FiveTuple, HashSeed, Now, Transport};
-use sturn::stun::framing::{self, Frame};
 use sturn::turn::{
-    self, Event as Said, Input, Link, LookupName, Output, PortRequest, RelayId, RelayTransport,
+    self, ConnectionId, Event as Said, Input, Link, LookupName, Output, PortRequest, RelayId,
     Route, Server, Shard, ShardMessage, Ticket,
 };
 
@@ -23,8 +22,9 @@ use crate::client::{Host, identity};
 use crate::judge::{Asker, Question};
 use crate::kernel::{Kernel, Socket};
 use crate::model::Model;
+use crate::peers::Peers;
 use crate::rng::Rng;
-use crate::setup::{REALM, START_UNIX, Setup};
+use crate::setup::{REALM, START_UNIX, Setup, Worth};
 
 thread_local! {
     /// The last actions of the run on this thread, when they are wanted.
@@ -33,6 +33,8 @@ thread_local! {
 
 const TRACE_LENGTH: usize = 30;
 pub const HOSTS: usize = 9;
+/// Hosts behind those, whose connections are only for data from TCP relays.
+pub const DATA_HOSTS: usize = 4;
 
 /// Remembers an action for the report of a failed run.
 macro_rules! trace {
@@ -60,15 +62,61 @@ pub fn shard_of(five_tuple: &FiveTuple, shards: u16) -> u16 {
 
 /// Something on its way.
 pub enum Event {
-    ToServer { host: usize, from: turn::Client, bytes: Vec<u8>, altered: bool },
-    Up { host: usize, link: Link },
-    ToHost { host: usize, to: turn::Client, bytes: Vec<u8> },
-    Down { host: usize, link: Link },
-    ToPeer { from: SocketAddr, to: SocketAddr, bytes: Vec<u8> },
-    ToRelay { from: SocketAddr, to: SocketAddr, bytes: Vec<u8> },
-    Open { socket: Socket, request: PortRequest },
-    Key { shard: u16, ticket: Ticket, name: LookupName },
-    Mail { from: u16, to: u16, message: ShardMessage },
+    ToServer {
+        host: usize,
+        from: turn::Client,
+        bytes: Vec<u8>,
+        altered: bool,
+    },
+    Up {
+        host: usize,
+        link: Link,
+    },
+    ToHost {
+        host: usize,
+        to: turn::Client,
+        bytes: Vec<u8>,
+    },
+    Down {
+        host: usize,
+        link: Link,
+    },
+    ToPeer {
+        from: SocketAddr,
+        to: SocketAddr,
+        bytes: Vec<u8>,
+    },
+    ToRelay {
+        from: SocketAddr,
+        to: SocketAddr,
+        bytes: Vec<u8>,
+    },
+    Open {
+        socket: Socket,
+        request: PortRequest,
+    },
+    Key {
+        shard: u16,
+        ticket: Ticket,
+        name: LookupName,
+    },
+    Mail {
+        from: u16,
+        to: u16,
+        message: ShardMessage,
+    },
+    /// A connection that its client has left ends.
+    Closed {
+        client: turn::Client,
+    },
+    PeerAnswers {
+        shard: u16,
+        id: ConnectionId,
+    },
+    PeerAnswersLate {
+        shard: u16,
+        id: ConnectionId,
+    },
 }
 
 pub struct Core {
@@ -87,6 +135,7 @@ pub struct World {
     /// Hosts that are switched off neither send nor listen.
     pub asleep: bool,
     pub kernel: Kernel,
+    pub peers: Peers,
     pub model: Model,
     events: BTreeMap<(Instant, u64), Event>,
     sequence: u64,
@@ -99,6 +148,14 @@ pub struct World {
     /// In thousandths.
     pub loss: u64,
     pub shell_failures: u64,
+    /// Connections that were handed to another shard than the kernel's choice.
+    homes: HashMap<FiveTuple, u16>,
+    /// When the last message from one shard to another arrives: they keep their order.
+    mail: BTreeMap<(u16, u16), Instant>,
+    /// The answer to a Refresh that another shard has granted is passed on.
+    pub relaying_answer: bool,
+    /// Answers of this call that the model knows of already.
+    pub applied: BTreeSet<[u8; 12]>,
     /// A reservation token that a host has just been given.
     pub fresh_token: Option<(usize, [u8; 8])>,
     /// Nothing takes long, so that nothing is given up.
@@ -135,6 +192,7 @@ impl World {
             hosts: Vec::new(),
             asleep: false,
             kernel: Kernel::default(),
+            peers: Peers::default(),
             model: Model::new(setup.clone()),
             events: BTreeMap::new(),
             sequence: 0,
@@ -145,13 +203,17 @@ impl World {
             routes: BTreeSet::new(),
             loss: setup.loss,
             shell_failures: setup.shell_failures,
+            homes: HashMap::new(),
+            mail: BTreeMap::new(),
+            relaying_answer: false,
+            applied: BTreeSet::new(),
             fresh_token: None,
             calm: false,
             digest: 0xcbf2_9ce4_8422_2325,
             tally: Tally::new(),
             setup,
         };
-        for number in 0..HOSTS {
+        for number in 0..HOSTS + DATA_HOSTS {
             let identity = world.fresh_identity(number);
             let credential =
                 world.setup.credentials[number % world.setup.credentials.len()].clone();
@@ -170,12 +232,24 @@ impl World {
     /// A host's next connection; its transport and family stay what they are.
     pub fn fresh_identity(&mut self, number: usize) -> turn::Client {
         self.connections += 1;
-        let transport = [Transport::Udp, Transport::Tcp, Transport::Dtls, Transport::Tls];
-        identity(number, self.connections, number % 3 == 2, transport[number % 4])
+        let transports = match number {
+            0..HOSTS => [Transport::Udp, Transport::Tcp, Transport::Dtls, Transport::Tls],
+            _ => [Transport::Tcp, Transport::Tls, Transport::Tcp, Transport::Tls],
+        };
+        identity(number, self.connections, number % 3 == 2, transports[number % 4])
     }
 
     pub fn shard_of(&self, client: turn::Client) -> u16 {
-        shard_of(&client.five_tuple, self.setup.shards)
+        let home = self.homes.get(&client.five_tuple).copied();
+        home.unwrap_or_else(|| shard_of(&client.five_tuple, self.setup.shards))
+    }
+
+    /// A connection goes to another shard, with every byte that was not used.
+    pub fn hand_connection_over(&mut self, from: turn::Client, to: u16) {
+        assert!(from.five_tuple.transport.is_stream(), "only connections change hands");
+        assert!(to < self.setup.shards && to != self.shard_of(from), "to another shard");
+        self.homes.insert(from.five_tuple, to);
+        self.tally("connection handed over");
     }
 
     pub fn since_start(&self) -> Duration {
@@ -266,16 +340,22 @@ impl World {
             Event::Down { host, link } => self.stream_down(host, link),
             Event::ToPeer { from, to, bytes } => self.peer_receives(from, to, bytes),
             Event::ToRelay { from, to, bytes } => {
-                if let Some(socket) = self.kernel.socket_at(to) {
-                    self.peer_packet(socket, from, &bytes);
-                }
+                self.relay_receives(from, to, bytes);
             }
             Event::Open { socket, request } => self.open(socket, request),
             Event::Key { shard, ticket, name } => self.answer_lookup(shard, ticket, &name),
             Event::Mail { from, to, message } => {
                 trace!(self, "shard {from} to shard {to}: {message:?}");
+                for (_, relay) in message.moved_relays() {
+                    self.kernel.arrive((to, relay));
+                }
+                self.relaying_answer = matches!(message, ShardMessage::MoveAnswer { .. });
                 self.input(to, Input::FromShard { shard: from, message });
+                self.relaying_answer = false;
             }
+            Event::Closed { client } => self.link_closed(client),
+            Event::PeerAnswers { shard, id } => self.peer_answers(shard, id),
+            Event::PeerAnswersLate { shard, id } => self.peer_answers_late(shard, id),
         }
     }
 
@@ -289,7 +369,7 @@ impl World {
     fn answer_lookup(&mut self, shard: u16, ticket: Ticket, name: &LookupName) {
         let refuse = self.rng.permille(self.shell_failures);
         let known = self.setup.credentials.iter().find(|c| {
-            c.worth == crate::setup::Worth::External
+            c.worth == Worth::External
                 && match name {
                     LookupName::Name(name) => **name == *c.name,
                     LookupName::Hash(hash) => *hash == userhash(&c.name, REALM),
@@ -302,160 +382,6 @@ impl World {
         self.key_arrives(shard, ticket, user);
     }
 
-    /// Some bytes of a client's stream arrive at the server, cut anywhere.
-    fn stream_up(&mut self, host: usize, link: Link) {
-        if self.hosts[host].identity.link != link || self.hosts[host].up.is_empty() {
-            return;
-        }
-        let all = self.hosts[host].up.len();
-        let some = if self.rng.permille(300) { all } else { 1 + self.rng.below(all) };
-        let at = &mut self.hosts[host];
-        at.received.extend(at.up.drain(..some));
-        if !at.up.is_empty() {
-            let delay = self.delay();
-            self.schedule(delay, Event::Up { host, link });
-        }
-        let from = self.hosts[host].identity;
-        while self.hosts[host].identity.link == link {
-            match framing::next(&self.hosts[host].received) {
-                Frame::Complete { message, frame } => {
-                    let bytes: Vec<u8> = self.hosts[host].received.drain(..frame).collect();
-                    self.client_packet(host, from, &bytes[..message], false);
-                }
-                Frame::Partial { needed } => {
-                    assert!(needed > self.hosts[host].received.len(), "more is needed");
-                    break;
-                }
-                Frame::Broken => self.close_link(host),
-            }
-        }
-    }
-
-    fn stream_down(&mut self, host: usize, link: Link) {
-        if self.asleep || self.hosts[host].identity.link != link {
-            return;
-        }
-        let all = self.hosts[host].down.len();
-        if all == 0 {
-            return;
-        }
-        let some = 1 + self.rng.below(all);
-        let bytes: Vec<u8> = self.hosts[host].down.drain(..some).collect();
-        if some < all {
-            let delay = self.delay();
-            self.schedule(delay, Event::Down { host, link });
-        }
-        self.hosts[host].client.handle_receive(self.now, &bytes);
-        self.pump(host);
-    }
-
-    /// The client's connection ends; the host makes a new one and starts anew.
-    pub fn close_link(&mut self, host: usize) {
-        let gone = self.hosts[host].identity;
-        trace!(self, "host {host} loses its connection {:?}", gone.link);
-        let shard = self.shard_of(gone);
-        let identity = self.fresh_identity(host);
-        let credential = self.hosts[host].credential.clone();
-        self.hosts[host].restart(&mut self.rng, credential, identity);
-        self.model.openings.retain(|(of, _), _| *of != gone.five_tuple);
-        self.input(shard, Input::LinkClosed { five_tuple: gone.five_tuple, link: gone.link });
-        assert!(!self.model.allocations.contains_key(&gone.five_tuple), "it ends with its link");
-        let server = &self.cores[usize::from(shard)].server;
-        assert!(!server.has_allocation(&gone.five_tuple), "it ends with its link");
-    }
-
-    fn peer_receives(&mut self, from: SocketAddr, to: SocketAddr, bytes: Vec<u8>) {
-        if !self.setup.peers.contains(&to) {
-            return;
-        }
-        let answer_from = match self.rng.below(10) {
-            0..6 => to,
-            6 => SocketAddr::new(to.ip(), to.port() ^ 1),
-            7 => self.rng.pick(&self.setup.peers),
-            _ => return,
-        };
-        self.send_to_relay(answer_from, from, bytes);
-    }
-
-    /// A datagram from outside to an address that a relay is known by.
-    pub fn send_to_relay(&mut self, from: SocketAddr, to: SocketAddr, bytes: Vec<u8>) {
-        if let Some(local) = self.setup.local_of(to).filter(|l| l.is_ipv4() == from.is_ipv4()) {
-            let delay = self.delay();
-            self.schedule(delay, Event::ToRelay { from, to: local, bytes });
-        }
-    }
-
-    /// Takes all that a client wants sent, and looks at all that it reports.
-    pub fn pump(&mut self, host: usize) {
-        while let Some(bytes) = self.hosts[host].client.poll_transmit() {
-            self.send_up(host, bytes);
-        }
-        self.look_at_events(host);
-    }
-
-    fn send_up(&mut self, host: usize, bytes: Vec<u8>) {
-        let from = self.hosts[host].identity;
-        if from.five_tuple.transport.is_stream() {
-            self.hosts[host].up.extend(&bytes);
-            let delay = self.delay();
-            return self.schedule(delay, Event::Up { host, link: from.link });
-        }
-        // Lost, altered, twice, late: as a network does it.
-        if self.loss > 0 && self.rng.permille(20) {
-            let other = self.alter(bytes.clone());
-            let altered = other != bytes;
-            let delay = self.delay();
-            self.schedule(delay, Event::ToServer { host, from, bytes: other, altered });
-        }
-        for bytes in self.copies(bytes) {
-            let delay = self.delay();
-            self.schedule(delay, Event::ToServer { host, from, bytes, altered: false });
-        }
-    }
-
-    fn copies(&mut self, bytes: Vec<u8>) -> Vec<Vec<u8>> {
-        if self.rng.permille(self.loss) {
-            return Vec::new();
-        }
-        let twice = self.loss > 0 && self.rng.permille(50);
-        if twice { vec![bytes.clone(), bytes] } else { vec![bytes] }
-    }
-
-    /// Changes bytes, but not behind the integrity attribute, where an attribute
-    /// that turns into another one is rightly ignored.
-    pub fn alter(&mut self, mut bytes: Vec<u8>) -> Vec<u8> {
-        match self.rng.below(4) {
-            0 => bytes.truncate(self.rng.below(bytes.len() + 1)),
-            1 => {
-                let len = 1 + self.rng.below(8);
-                let more = self.rng.vec(len);
-                bytes.extend(more);
-            }
-            _ => {
-                let end = bytes.len().saturating_sub(8).max(1);
-                for _ in 0..1 + self.rng.below(2) {
-                    let at = self.rng.below(end);
-                    bytes[at] ^= 1 << self.rng.below(8);
-                }
-            }
-        }
-        bytes
-    }
-
-    /// A message from the server to a client.
-    pub fn send_down(&mut self, to: turn::Client, bytes: Vec<u8>) {
-        let Some(host) = self.hosts.iter().position(|h| h.identity == to) else { return };
-        if to.five_tuple.transport.is_stream() {
-            self.hosts[host].down.extend(&bytes);
-            let delay = self.delay();
-            return self.schedule(delay, Event::Down { host, link: to.link });
-        }
-        for bytes in self.copies(bytes) {
-            let delay = self.delay();
-            self.schedule(delay, Event::ToHost { host, to, bytes });
-        }
-    }
-
     /// Does what a core asks for.
     pub fn perform(&mut self, shard: u16, output: Output, cause: Option<Asker>) {
         match output {
@@ -464,8 +390,7 @@ impl World {
                 self.send_down(client, message.into());
             }
             Output::OpenRelay { relay, port, transport } => {
-                assert_eq!(transport, RelayTransport::Udp, "TCP relays are off");
-                self.kernel.ask((shard, relay));
+                self.kernel.ask((shard, relay), transport);
                 let delay = if self.rng.permille(self.shell_failures / 4) {
                     Duration::from_secs(8)
                 } else {
@@ -474,14 +399,18 @@ impl World {
                 self.schedule(delay, Event::Open { socket: (shard, relay), request: port });
             }
             Output::CloseRelay { relay } => self.kernel.close((shard, relay)),
-            Output::ConnectPeer { .. }
-            | Output::CancelConnect { .. }
-            | Output::Splice { .. }
-            | Output::ClosePeer { .. } => panic!("TCP relays are off"),
+            Output::ConnectPeer { relay, connection, peer, relays_only } => {
+                assert_eq!(relays_only, self.setup.is_relay(peer.ip()), "{peer}");
+                self.connect_peer(shard, relay, connection, peer, cause);
+            }
+            Output::CancelConnect { connection } => self.cancel_connect(shard, connection),
+            Output::Splice { client, peer } => self.splice(shard, client, peer),
+            Output::ClosePeer { link } => self.close_peer(link),
             Output::ReleasePort { reserved } => self.kernel.release(reserved),
             Output::LookupKey { ticket, name } => {
-                let asker = cause.expect("only a request makes the core look up a user");
-                self.lookups.insert((shard, ticket), asker);
+                // Whose request has waited for an allocation to arrive is not known here.
+                assert!(cause.is_some() || self.may_arrive(), "only requests name users");
+                self.lookups.extend(cause.map(|asker| ((shard, ticket), asker)));
                 if !self.rng.permille(self.shell_failures / 4) {
                     let delay = self.delay();
                     self.schedule(delay, Event::Key { shard, ticket, name });
@@ -493,7 +422,10 @@ impl World {
                 // Never lost, but now and then later than anybody waits for.
                 let late = !self.calm && self.rng.permille(50);
                 let delay = if late { Duration::from_secs(6) } else { self.delay() };
-                self.schedule(delay, Event::Mail { from: shard, to, message });
+                let last = self.mail.get(&(shard, to)).copied().unwrap_or(self.now.mono);
+                let at = last.max(self.now.mono + delay);
+                self.mail.insert((shard, to), at);
+                self.schedule(at - self.now.mono, Event::Mail { from: shard, to, message });
             }
             Output::Event(event) => self.hear(shard, event),
         }
@@ -524,11 +456,12 @@ impl World {
                 self.judge_end(five_tuple, traffic, reason);
             }
             Said::PeerDenied { rule, .. } => assert!(!rule.is_empty(), "a refusal has a reason"),
-            Said::PeerConnectionBound { .. } | Said::PeerConnectionEnded { .. } => {
-                panic!("TCP relays are off")
+            Said::PeerConnectionEnded { reason, .. } => {
+                self.tally(&format!("peer connection {reason}"));
             }
             Said::AllocationCreated { .. }
             | Said::AllocationMoved { .. }
+            | Said::PeerConnectionBound { .. }
             | Said::AuthenticationFailed { .. } => {}
         }
     }

@@ -13,6 +13,7 @@ use sturn::client::{
     Transaction,
 };
 use sturn::net::{Family, Now, Transport};
+use sturn::stun::framing::{self, Frame};
 
 use super::secure::{Dtls, Tls, Wanted, stream};
 
@@ -273,6 +274,30 @@ impl Driver {
     pub fn send_bytes(&mut self, bytes: &[u8]) -> Result<(), Error> {
         self.flush()?;
         write(&mut self.socket, bytes).map_err(Error::Io)
+    }
+
+    /// The same; returns the next message, which the client does not get to see.
+    pub fn exchange_bytes(&mut self, bytes: &[u8]) -> Result<Vec<u8>, Error> {
+        self.send_bytes(bytes)?;
+        let deadline = Instant::now() + REQUEST_DEADLINE;
+        let (mut buffer, mut got) = (vec![0; 65_536], Vec::new());
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(Error::Deadline(Vec::new()));
+            }
+            match read(&mut self.socket, &mut buffer, left).map_err(Error::Io)? {
+                Some(0) => return Err(Error::Closed),
+                Some(length) => got.extend_from_slice(&buffer[..length]),
+                None => continue,
+            }
+            // A datagram is a frame, of a stream it may be a part.
+            if let Frame::Complete { message, frame } = framing::next(&got) {
+                assert_eq!(frame, got.len(), "one question, one answer");
+                got.truncate(message);
+                return Ok(got);
+            }
+        }
     }
 
     /// The next data from any peer.

@@ -9,8 +9,9 @@ use std::time::Duration;
 
 // The coverage counters of the code under test want their runtime.
 use libfuzzer_sys as _;
-use sturn::client::{Allocate, Client, Config, Security, Transaction};
+use sturn::client::{Allocate, Attribute, Client, Config, Security, Transaction};
 use sturn::net::{Family, Now, Transport};
+use sturn_fuzz::fixture::access_token;
 use sturn_fuzz::{Fixture, PASSWORD, USER};
 
 /// Starts something on the client.
@@ -43,6 +44,19 @@ const STARTS: &[(&str, Start)] = &[
         None
     }),
     ("connect", |c, now| Some(c.request_raw(now, 0x00A, Vec::new()))),
+    ("connection-bind", |c, now| {
+        Some(c.request_raw(now, 0x00B, vec![Attribute::Raw(0x002A, vec![1, 2, 3, 4])]))
+    }),
+    ("allocate-mobile", |c, now| {
+        let udp = Attribute::Raw(0x0019, vec![17, 0, 0, 0]);
+        Some(c.request_raw(now, 0x003, vec![udp, Attribute::Raw(0x8030, Vec::new())]))
+    }),
+    ("refresh-moving", |c, now| {
+        Some(c.request_raw(now, 0x004, vec![Attribute::Raw(0x8030, vec![b'A'; 32])]))
+    }),
+    ("refresh-token", |c, now| {
+        Some(c.request_raw(now, 0x004, vec![Attribute::Raw(0x001B, access_token(3600))]))
+    }),
 ];
 
 fn peer() -> SocketAddr {
@@ -69,7 +83,10 @@ fn main() -> std::io::Result<()> {
         ("channel-data-padded", b"\x40\x01\x00\x05hello\0\0\0"),
         ("channel-data-empty", b"\x40\x01\x00\x00"),
         ("rfc3489-binding", b"\x00\x01\x00\x000123456789abcdef"),
-        ("change-request", b"\x00\x01\x00\x08\x21\x12\xa4\x420123456789ab\x00\x03\x00\x04\0\0\0\x06"),
+        (
+            "change-request",
+            b"\x00\x01\x00\x08\x21\x12\xa4\x420123456789ab\x00\x03\x00\x04\0\0\0\x06",
+        ),
         (
             "response-port",
             b"\x00\x01\x00\x08\x21\x12\xa4\x420123456789ab\x00\x27\x00\x04\x1f\x90\0\0",

@@ -141,8 +141,7 @@ impl Server {
         Err(Reject::code(ErrorCode::FORBIDDEN))
     }
 
-    /// The lifetime to grant (RFC 8656 section 7.2). No allocation outlives the token
-    /// that its client has come with (RFC 7635 section 9).
+    /// The lifetime to grant (RFC 8656 section 7.2).
     fn granted_lifetime(
         &self,
         now: Now,
@@ -157,10 +156,16 @@ impl Server {
             None => lifetimes.default,
         };
         let granted = asked.clamp(lifetimes.default, lifetimes.max);
-        let left = identity.expires.filter(|_| matches!(key, Key::Token(_)));
-        let left = left.map(|at| Duration::from_secs(at.saturating_sub(now.unix_secs()).max(1)));
-        Ok(left.map_or(granted, |left| granted.min(left)))
+        Ok(within_token(now, granted, identity, key))
     }
+}
+
+/// No allocation outlives the token that its client has come with (RFC 7635 section
+/// 9).
+fn within_token(now: Now, lifetime: Duration, identity: &Identity, key: &Key) -> Duration {
+    let end = identity.expires.filter(|_| matches!(key, Key::Token(_)));
+    let left = end.map(|at| Duration::from_secs(at.saturating_sub(now.unix_secs()).max(1)));
+    left.map_or(lifetime, |left| lifetime.min(left))
 }
 
 /// The peers of a request, 400 when one is malformed.

@@ -161,7 +161,10 @@ impl Server {
     fn go_live(&mut self, now: Now, id: AllocationId) {
         let Some(allocation) = self.table.get_mut(id) else { return };
         let Stage::Opening(opening) = &allocation.stage else { return };
-        let (envelope, lifetime, reserved) = (opening.envelope, opening.lifetime, opening.reserved);
+        let (envelope, reserved) = (opening.envelope, opening.reserved);
+        // Time has passed since the request.
+        let (asked, identity) = (opening.lifetime, &allocation.identity);
+        let lifetime = super::within_token(now, asked, identity, &allocation.key);
         let mut granted = Granted {
             transaction: Some(envelope.id),
             lifetime,

@@ -258,6 +258,20 @@ fn rfc7635_9_no_allocation_outlives_its_token() {
 }
 
 #[test]
+fn rfc7635_9_a_slow_opening_outlives_no_token_either() {
+    let mut b = taking();
+    b.shell.hold = true;
+    let holder = Holder::new(&mut b, 1, token(MAC_KEY, 1000));
+    b.deliver(holder.client, holder.sign(allocate().lifetime(3600)).bytes());
+    b.advance(secs(4));
+    b.open_held();
+    let (_, reply) = b.shell.sent.pop_front().expect("the relay socket is there");
+    assert_eq!(reply.lifetime(), 1000);
+    b.advance(secs(1001));
+    b.assert_idle();
+}
+
+#[test]
 fn rfc7635_9_a_new_token_prolongs_an_allocation() {
     let mut b = taking();
     let holder = Holder::new(&mut b, 1, token(MAC_KEY, 1000));
