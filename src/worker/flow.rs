@@ -45,10 +45,8 @@ struct Direction {
     pipe: Option<Pipe>,
     /// Bytes that were read and not yet counted elsewhere.
     passed: u64,
-    /// The source has said its last.
+    /// The source has said its last, and the destination knows.
     ended: bool,
-    /// The destination knows, or is gone.
-    told: bool,
     /// Bytes read and written in this step.
     moved: usize,
 }
@@ -127,7 +125,7 @@ impl Flow {
         let mut ends = Ends { client, peer, room, scratch };
         self.up.pump(Way::Up, &mut ends)?;
         self.down.pump(Way::Down, &mut ends)?;
-        Ok(self.up.told && self.down.told)
+        Ok(self.up.ended && self.down.ended)
     }
 
     /// Bytes read from the client and from the peer since the last time.
@@ -171,22 +169,23 @@ struct Ends<'a> {
 impl Direction {
     fn new(plain: bool) -> io::Result<Self> {
         let pipe = plain.then(Pipe::new).transpose()?;
-        Ok(Self { buffer: Vec::new(), pipe, passed: 0, ended: false, told: false, moved: 0 })
+        Ok(Self { buffer: Vec::new(), pipe, passed: 0, ended: false, moved: 0 })
     }
 
     fn pump(&mut self, way: Way, ends: &mut Ends<'_>) -> io::Result<()> {
         for _ in 0..READS {
-            if !ends.write(way, self)? {
+            if !ends.write(way, self)? || self.ended {
                 return Ok(());
-            }
-            if self.ended {
-                let told = std::mem::replace(&mut self.told, true);
-                return if told { Ok(()) } else { ends.tell(way) };
             }
             match ends.read(way, self)? {
                 ReadOutcome::Data(_) => {}
                 ReadOutcome::WouldBlock => return Ok(()),
-                ReadOutcome::Closed => self.ended = true,
+                ReadOutcome::Closed => {
+                    // All that came before has been written, so no event would
+                    // bring us back to say so.
+                    self.ended = true;
+                    return ends.tell(way);
+                }
             }
         }
         Ok(())

@@ -215,6 +215,27 @@ fn each_end_is_passed_on_and_the_other_way_goes_on() {
 }
 
 #[test]
+fn the_end_is_passed_on_however_much_comes_before_it() {
+    let server = server();
+    let (mut control, _) = allocation(&server);
+    // All of it is there when the first byte passes: one step more or less to the end.
+    for length in (0..24).map(|steps| steps * 16_384) {
+        let (listener, peer) = listener();
+        let id = connect(&mut control, peer).unwrap();
+        let (mut far, _) = accept(&listener);
+        let sent = pattern(length);
+        far.write_all(&sent).unwrap();
+        far.shutdown(Shutdown::Write).unwrap();
+        let mut near = bind(&server, &id);
+        let mut heard = Vec::new();
+        near.read_to_end(&mut heard).unwrap();
+        assert!(heard == sent, "{} of {length}", heard.len());
+        near.shutdown(Shutdown::Write).unwrap();
+        expect_end(&mut far);
+    }
+}
+
+#[test]
 fn what_a_peer_sent_before_it_hung_up_reaches_a_slow_client() {
     let server = server();
     let (mut control, _) = allocation(&server);
