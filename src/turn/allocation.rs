@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use super::channels::{Channel, Channels};
 use super::mobility::Mobility;
 use super::policy::Access;
 use super::reservation::Token;
@@ -25,8 +26,7 @@ pub(super) struct Allocation {
     /// By family: IPv4, IPv6.
     pub(super) relays: [Option<Relay>; 2],
     pub(super) permissions: Map<IpAddr, Permission>,
-    pub(super) channels: Map<u16, Channel>,
-    pub(super) bound: Map<PeerAddr, u16>,
+    pub(super) channels: Channels,
     /// What it has when it may follow its client (RFC 8016).
     pub(super) mobility: Option<Box<Mobility>>,
     pub(super) traffic: Traffic,
@@ -86,14 +86,6 @@ pub(super) struct Permission {
     pub(super) access: Access,
 }
 
-/// A channel number bound to a peer (RFC 8656 section 12).
-#[derive(Clone, Copy)]
-pub(super) struct Channel {
-    pub(super) peer: PeerAddr,
-    pub(super) expires: Instant,
-    pub(super) access: Access,
-}
-
 /// Index of a family in arrays of two.
 pub(super) const fn slot(family: Family) -> usize {
     match family {
@@ -120,8 +112,7 @@ impl Allocation {
             transport,
             relays: [None; 2],
             permissions: map(seed),
-            channels: map(seed),
-            bound: map(seed),
+            channels: Channels::new(seed),
             mobility: None,
             traffic: Traffic::default(),
             created,
@@ -195,15 +186,14 @@ impl Allocation {
 
     /// The channel with this number, unless it has expired.
     #[inline]
-    pub(super) fn channel(&self, number: u16, now: Instant) -> Option<&Channel> {
-        self.channels.get(&number).filter(|c| c.expires > now)
+    pub(super) fn channel(&self, number: u16, now: Instant) -> Option<Channel> {
+        self.channels.numbered(number).filter(|c| c.expires > now)
     }
 
     /// The channel that is bound to this peer, unless it has expired.
     #[inline]
     pub(super) fn channel_to(&self, peer: PeerAddr, now: Instant) -> Option<u16> {
-        let number = *self.bound.get(&peer)?;
-        self.channel(number, now).map(|_| number)
+        self.channels.of_peer(peer).filter(|c| c.expires > now).map(|c| c.number)
     }
 
     /// When something of it expires next.
@@ -214,7 +204,7 @@ impl Allocation {
         };
         let relays = self.relays.iter().flatten().map(|r| r.expires);
         let permissions = self.permissions.values().map(|p| p.expires);
-        let channels = self.channels.values().map(|c| c.expires);
+        let channels = self.channels.iter().map(|c| c.expires);
         relays.chain(permissions).chain(channels).chain(opening).min()
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::allocation::Stage;
+use super::channels::Channel;
 use super::connection::PeerEndReason;
 use super::event::{EndReason, Event};
 use super::reservation::Token;
@@ -56,8 +57,8 @@ impl Server {
         let over: Vec<u16> = allocation
             .channels
             .iter()
-            .filter(|(_, channel)| channel.expires <= now.mono)
-            .map(|(number, _)| *number)
+            .filter(|channel| channel.expires <= now.mono)
+            .map(|channel| channel.number)
             .collect();
         allocation.permissions.retain(|_, permission| permission.expires > now.mono);
         for number in over {
@@ -68,11 +69,7 @@ impl Server {
     /// Takes a channel back, and its route.
     pub(super) fn unbind(&mut self, id: AllocationId, number: u16) {
         let Some(allocation) = self.table.get_mut(id) else { return };
-        let Some(channel) = allocation.channels.remove(&number) else { return };
-        let peer = channel.peer;
-        if allocation.bound.get(&peer) == Some(&number) {
-            allocation.bound.remove(&peer);
-        }
+        let Some(Channel { peer, .. }) = allocation.channels.remove(number) else { return };
         let five_tuple = allocation.client.five_tuple;
         let relay = RelayId { allocation: id, family: peer.family() };
         let route = Route::Remove { five_tuple, channel: number, relay, peer };
@@ -83,10 +80,9 @@ impl Server {
     pub(super) fn close_family(&mut self, now: Now, id: AllocationId, family: Family) {
         self.end_connections(now, id, family, PeerEndReason::RelayClosed);
         let Some(allocation) = self.table.get_mut(id) else { return };
-        let of_family = |number: &u16| {
-            allocation.channels.get(number).is_some_and(|c| c.peer.family() == family)
-        };
-        let channels: Vec<u16> = allocation.channels.keys().copied().filter(of_family).collect();
+        let of_family = |channel: &&Channel| channel.peer.family() == family;
+        let channels = allocation.channels.iter().filter(of_family);
+        let channels: Vec<u16> = channels.map(|channel| channel.number).collect();
         allocation.permissions.retain(|ip, _| Family::of(*ip) != family);
         let relay = allocation.relays[super::allocation::slot(family)].take();
         let indexed = allocation.transport == RelayTransport::Udp;

@@ -16,13 +16,10 @@ pub(super) fn check(server: &Server, now: Now) {
     let mut five_tuples = 0;
     for (id, a) in server.table.iter() {
         five_tuples += check_five_tuples(server, id, a);
-        for (number, channel) in &a.channels {
-            assert_eq!(a.bound.get(&channel.peer), Some(number), "channel and peer agree");
-        }
-        assert_eq!(a.channels.len(), a.bound.len(), "one channel per peer");
+        a.channels.check_invariants();
         assert!(a.channels.len() <= server.settings.limits.channels, "bounded channels");
         assert!(a.permissions.len() <= server.settings.limits.permissions, "bounded permissions");
-        for channel in a.channels.values().filter(|c| c.expires > now.mono) {
+        for channel in a.channels.iter().filter(|c| c.expires > now.mono) {
             assert!(
                 a.permitted(channel.peer.ip(), now.mono).is_some(),
                 "a channel has a permission"

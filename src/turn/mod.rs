@@ -33,6 +33,7 @@ mod allocation;
 mod alternate;
 mod budget;
 mod challenge;
+mod channels;
 mod connection;
 mod counters;
 mod event;

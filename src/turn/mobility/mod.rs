@@ -35,6 +35,7 @@ pub(super) use ticket::{Place, Tickets};
 
 use super::Server;
 use super::allocation::{Allocation, slot};
+use super::channels::Channel;
 use super::event::Event;
 use super::reply::Reject;
 use super::vocabulary::{AllocationId, Client, Output, RelayId, Route};
@@ -160,8 +161,7 @@ impl Server {
     fn route_all(&mut self, id: AllocationId, add: bool) {
         let Some(allocation) = self.table.get(id) else { return };
         let five_tuple = allocation.client.five_tuple;
-        for (&channel, bound) in &allocation.channels {
-            let peer = bound.peer;
+        for &Channel { number: channel, peer, .. } in allocation.channels.iter() {
             let relay = RelayId { allocation: id, family: peer.family() };
             let local = allocation.relays[slot(peer.family())].map(|r| r.local);
             let route = match local.filter(|_| add) {

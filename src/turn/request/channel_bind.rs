@@ -4,7 +4,7 @@ use super::peer_of;
 use crate::net::{Now, PeerAddr};
 use crate::stun::{Attribute, ErrorCode, Message, channel_data};
 use crate::turn::Server;
-use crate::turn::allocation::Channel;
+use crate::turn::channels::Channel;
 use crate::turn::policy::Access;
 use crate::turn::reply::{Envelope, Reject};
 use crate::turn::vocabulary::{AllocationId, DropReason, Output, RelayId, RelayTransport, Route};
@@ -74,7 +74,7 @@ impl Server {
             return Err(Reject::bad("Peer is bound to another channel"));
         }
         let full = allocation.channels.len() >= limits.channels
-            && !allocation.channels.contains_key(&number);
+            && allocation.channels.numbered(number).is_none();
         let no_permission = allocation.permissions.len() >= limits.permissions
             && !allocation.permissions.contains_key(&peer.ip());
         if full || no_permission {
@@ -88,7 +88,7 @@ impl Server {
         // Expired bindings of either side may still lie around.
         let Some(allocation) = self.table.get(id) else { return };
         let fresh = allocation.channel(number, now.mono).is_none();
-        let stale = allocation.bound.get(&peer).copied().filter(|n| *n != number);
+        let stale = allocation.channels.of_peer(peer).map(|c| c.number).filter(|n| *n != number);
         if fresh {
             self.unbind(id, number);
         }
@@ -96,8 +96,7 @@ impl Server {
             self.unbind(id, stale);
         }
         let Some(allocation) = self.table.get_mut(id) else { return };
-        allocation.channels.insert(number, Channel { peer, expires, access });
-        allocation.bound.insert(peer, number);
+        allocation.channels.bind(Channel { number, peer, expires, access });
         allocation.permit(peer.ip(), expires, access);
         let five_tuple = allocation.client.five_tuple;
         if let Some(relay) = allocation.relay(peer.family(), now.mono)
