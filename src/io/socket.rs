@@ -147,6 +147,14 @@ pub(super) fn check_len(result: isize) -> io::Result<usize> {
     usize::try_from(result).map_err(|_| io::Error::last_os_error())
 }
 
+/// The same for calls made by number. On the data path that is done because the C
+/// library's wrappers are cancellation points, which costs two atomic operations
+/// per call in a process with threads.
+#[inline]
+pub(super) fn check_call(result: libc::c_long) -> io::Result<usize> {
+    usize::try_from(result).map_err(|_| io::Error::last_os_error())
+}
+
 fn borrow(fd: &OwnedFd) -> BorrowedFd<'_> {
     use std::os::fd::AsFd;
     fd.as_fd()

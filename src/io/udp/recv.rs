@@ -11,6 +11,7 @@ use super::{BATCH, IpFamily, UdpSocket};
 use crate::io::address::RawAddr;
 use crate::io::arena::{Arena, MAX_DATAGRAM, SlotId};
 use crate::io::outgoing::NO_PIECE;
+use crate::io::socket::check_call;
 
 /// How often one call passes over a pending ICMP error before it leaves the rest
 /// to the next turn. Errors can be caused faster than they are read.
@@ -72,29 +73,30 @@ impl UdpSocket {
             // that outlives the call: addresses and control buffers in `batch`,
             // and slots of the arena that this call alone has taken. The lengths
             // are those of that memory. The arrays never move (see `RecvBatch`).
-            let result = unsafe {
-                libc::recvmmsg(
+            let result = check_call(unsafe {
+                libc::syscall(
+                    libc::SYS_recvmmsg,
                     self.fd.as_raw_fd(),
                     batch.headers.as_mut_ptr(),
                     asked as libc::c_uint,
                     0,
-                    std::ptr::null_mut(),
+                    std::ptr::null_mut::<libc::timespec>(),
                 )
+            });
+            let error = match result {
+                Ok(count) => return Ok(count),
+                Err(error) => error,
             };
-            let Ok(count) = usize::try_from(result) else {
-                let error = io::Error::last_os_error();
-                if is_icmp(&error) {
-                    *icmp_error = true;
-                    passed_over += 1;
-                    if passed_over <= ERRORS_PASSED_OVER {
-                        continue;
-                    }
-                } else if error.kind() == io::ErrorKind::Interrupted {
+            if is_icmp(&error) {
+                *icmp_error = true;
+                passed_over += 1;
+                if passed_over <= ERRORS_PASSED_OVER {
                     continue;
                 }
-                return Err(error);
-            };
-            return Ok(count);
+            } else if error.kind() == io::ErrorKind::Interrupted {
+                continue;
+            }
+            return Err(error);
         }
     }
 }

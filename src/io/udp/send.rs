@@ -10,7 +10,7 @@ use super::{BATCH, Mode, UdpSocket};
 use crate::io::address::RawAddr;
 use crate::io::arena::Arena;
 use crate::io::outgoing::{NO_PIECE, Outgoing, PIECES, gather};
-use crate::io::socket::check_len;
+use crate::io::socket::check_call;
 
 /// The most datagrams in one train (UDP_SEGMENT). Kernels allow 64, newer ones 128.
 const TRAIN_DATAGRAMS: usize = 64;
@@ -168,10 +168,11 @@ impl UdpSocket {
         let name_len = name.encode(&message.to);
         let body = message.body.of(arena);
         // SAFETY: `body` and `name` are valid for their lengths across the call.
-        check_len(unsafe {
-            libc::sendto(
+        check_call(unsafe {
+            libc::syscall(
+                libc::SYS_sendto,
                 self.fd.as_raw_fd(),
-                body.as_ptr().cast(),
+                body.as_ptr(),
                 body.len(),
                 0,
                 name.as_ptr(),
@@ -187,15 +188,15 @@ impl UdpSocket {
         // SAFETY: `describe_train` has pointed each of these headers at memory that
         // outlives the call: arrays of `scratch`, and bytes of the messages and
         // the arena, which `send_batch` keeps borrowed. The kernel only reads it.
-        let result = unsafe {
-            libc::sendmmsg(
+        check_call(unsafe {
+            libc::syscall(
+                libc::SYS_sendmmsg,
                 self.fd.as_raw_fd(),
                 headers.as_mut_ptr(),
                 headers.len() as libc::c_uint,
                 0,
             )
-        };
-        usize::try_from(result).map_err(|_| io::Error::last_os_error())
+        })
     }
 }
 
