@@ -162,6 +162,8 @@ impl World {
             if heard {
                 break;
             }
+            // What lives no longer than a minute is not to end meanwhile.
+            self.hosts[host].client.refresh(self.now, None, None);
         }
         assert!(heard, "host {host} hears from its peer");
     }
