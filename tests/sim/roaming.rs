@@ -16,7 +16,7 @@ use crate::forecast::error;
 use crate::model::{Allocation, Forecast, Model};
 use crate::setup::Credential;
 use crate::wire::{self, Class, Stun};
-use crate::world::{Event, World, trace};
+use crate::world::{Event, World, shard_of, trace};
 
 /// The shard of an allocation that has left one and not arrived at the other.
 pub const TRANSIT: u16 = u16::MAX;
@@ -130,12 +130,17 @@ impl Model {
             return self.apply_refresh(now, home, request);
         }
         let moved = |a: &&mut Allocation| a.has_moved_with(now, shown, &to.five_tuple);
+        let shards = self.setup.shards;
         let allocation = self.allocations.values_mut().find(moved);
         let allocation = allocation.expect("a ticket that is used up is not good again");
         assert_eq!(allocation.name, credential, "an allocation is its owner's");
         let mobile = allocation.mobile.as_mut().expect("it has moved");
         if let Some(ticket) = answer.get(wire::TICKET) {
-            let newest = mobile.renewed.as_ref().unwrap_or(&mobile.ticket);
+            // The next one for another shard has been told there only.
+            let home = allocation.shard;
+            let here = |next: Client| shard_of(&next.five_tuple, shards) == home;
+            let renewed = mobile.renewed.as_ref().filter(|_| mobile.next.is_some_and(here));
+            let newest = renewed.unwrap_or(&mobile.ticket);
             assert_eq!(ticket, newest, "the same answer as before");
         }
         self.apply_refresh(now, to.five_tuple, request);
@@ -193,8 +198,7 @@ impl Model {
         for allocation in self.allocations.values_mut() {
             let (shard, home) = (allocation.shard, allocation.client.five_tuple == five_tuple);
             let Some(mobile) = &mut allocation.mobile else { continue };
-            let here =
-                |next: Client| crate::world::shard_of(&next.five_tuple, self.setup.shards) == shard;
+            let here = |next: Client| shard_of(&next.five_tuple, self.setup.shards) == shard;
             let next_here = mobile.next.filter(|next| here(*next));
             if next_here.is_some_and(|next| next.link == link) {
                 mobile.next = None;
@@ -219,6 +223,8 @@ impl World {
                 Output::ToShard { message: ShardMessage::MoveAnswer { reply, .. }, .. } => {
                     self.granted_elsewhere(reply);
                 }
+                // One of several that have waited: the last of them counts.
+                Output::Send { client, message } => self.granted_late(*client, message),
                 Output::ToShard { shard: to, message } => self.sockets_leave(shard, *to, message),
                 Output::Event(Said::AllocationMoved { five_tuple, previous, .. }) => {
                     self.moved(shard, *five_tuple, *previous, outputs, granted);
@@ -243,6 +249,19 @@ impl World {
         trace!(self, "{} may move", client.five_tuple);
         self.model.move_granted(self.now, client, &request, &answer);
         self.tally("move to another shard granted");
+    }
+
+    /// The answer to a Refresh with a ticket that has waited here.
+    fn granted_late(&mut self, client: Client, message: &[u8]) {
+        let Some(answer) = Stun::parse(message).filter(|a| a.class == Class::Success) else {
+            return;
+        };
+        let question = self.queued.get(&(client, answer.id, false));
+        let request = question.map(|q| q.request.clone()).filter(Stun::is_moving_refresh);
+        if let Some(request) = request.filter(|_| answer.method == wire::REFRESH) {
+            self.granted_move(client, &request, &answer);
+            self.applied.insert(answer.id);
+        }
     }
 
     fn sockets_leave(&mut self, shard: u16, to: u16, message: &ShardMessage) {

@@ -11,6 +11,9 @@ use crate::setup::Worth;
 use crate::wire;
 use crate::world::{HOSTS, World, trace};
 
+/// Every request is answered by then.
+const ANSWERED: Duration = Duration::from_secs(60);
+
 impl World {
     /// Lets everything expire; then nothing may be left anywhere.
     pub fn drain(&mut self) {
@@ -58,6 +61,9 @@ impl World {
             _ if per_user > 0 && self.model.count_of(now, &quota) >= per_user => Err(486),
             _ => Ok(()),
         };
+        // One that ends while the request is under way makes room.
+        let soon = now.mono + ANSWERED;
+        let ending = self.model.allocations.values().any(|a| !a.is_alive(soon));
         let mut allocate = Allocate { family: Some(Family::V4), ..Allocate::default() };
         let settings = &self.setup.settings;
         let tcp = settings.relay.tcp && host % 4 == 3;
@@ -71,7 +77,8 @@ impl World {
             self.hosts[host].client.allocate(now, allocate);
         }
         let outcome = self.until(host, outcome_of);
-        assert_eq!(outcome, expected, "what host {host} gets");
+        let room = ending && matches!(expected, Err(486 | 508)) && outcome == Ok(());
+        assert!(room || outcome == expected, "host {host} gets {outcome:?}, not {expected:?}");
         match outcome {
             Err(_) => {}
             Ok(()) if tcp => self.relay_tcp(host),
@@ -155,13 +162,15 @@ impl World {
             if heard {
                 break;
             }
+            // What lives no longer than a minute is not to end meanwhile.
+            self.hosts[host].client.refresh(self.now, None, None);
         }
         assert!(heard, "host {host} hears from its peer");
     }
 
     /// Waits for an event that has to come.
     fn until<T>(&mut self, host: usize, wanted: impl Fn(&Told) -> Option<T>) -> T {
-        self.within(host, Duration::from_secs(60), wanted).expect("the client is answered in time")
+        self.within(host, ANSWERED, wanted).expect("the client is answered in time")
     }
 
     fn within<T>(

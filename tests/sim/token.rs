@@ -62,6 +62,7 @@ impl Holder {
             wire::append(&mut signed, wire::ACCESS_TOKEN, &self.token);
         }
         add_integrity(&mut signed, kind, MAC_KEY);
+        wire::add_fingerprint(&mut signed);
         signed
     }
 

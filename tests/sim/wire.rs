@@ -40,6 +40,7 @@ pub const CONNECTION_ID: u16 = 0x002A;
 pub const ADDITIONAL: u16 = 0x8000;
 pub const ICMP: u16 = 0x8004;
 pub const ALTERNATE_SERVER: u16 = 0x8023;
+pub const FINGERPRINT: u16 = 0x8028;
 pub const TICKET: u16 = 0x8030;
 
 /// Protocol numbers in REQUESTED-TRANSPORT.
@@ -234,6 +235,17 @@ pub fn append(bytes: &mut Vec<u8>, kind: u16, value: &[u8]) {
 pub fn set_length(bytes: &mut [u8], more: usize) {
     let length = (bytes.len() - HEADER_LEN + more) as u16;
     bytes[2..4].copy_from_slice(&length.to_be_bytes());
+}
+
+/// Appends FINGERPRINT (RFC 8489 section 14.7).
+pub fn add_fingerprint(bytes: &mut Vec<u8>) {
+    set_length(bytes, 8);
+    let crc = !bytes.iter().fold(u32::MAX, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
+            (crc >> 1) ^ (0xEDB8_8320 & (crc & 1).wrapping_neg())
+        })
+    });
+    append(bytes, FINGERPRINT, &(crc ^ 0x5354_554E).to_be_bytes());
 }
 
 /// A packet in a few words, for the trace.
