@@ -50,6 +50,20 @@ pub(super) fn is_taken(addr: SocketAddr, kind: libc::c_int, reuse_addr: bool) ->
 }
 
 /// Sets an option whose value is a C `int`.
+pub(super) fn set_linger(fd: BorrowedFd<'_>, linger: libc::linger) -> io::Result<()> {
+    // SAFETY: the value has the stated size and lives across the call.
+    check(unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_LINGER,
+            (&raw const linger).cast(),
+            size_of::<libc::linger>() as libc::socklen_t,
+        )
+    })?;
+    Ok(())
+}
+
 pub(super) fn set_option(
     fd: BorrowedFd<'_>,
     level: libc::c_int,

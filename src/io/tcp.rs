@@ -351,6 +351,15 @@ impl TcpStream {
         self.set_tcp(libc::TCP_USER_TIMEOUT, millis_up(timeout))
     }
 
+    /// Has the connection reset when it is closed, so that nobody takes what has
+    /// arrived for all there is.
+    ///
+    /// # Errors
+    /// None that a correct program sees.
+    pub fn reset_on_close(&self) -> io::Result<()> {
+        socket::set_linger(self.as_fd(), libc::linger { l_onoff: 1, l_linger: 0 })
+    }
+
     /// Probes a silent peer after `idle` and then every `interval`, both in whole
     /// seconds of at least one, and breaks the connection after `probes`
     /// unanswered ones.

@@ -3,7 +3,7 @@
 //! Messages name bytes in the arena and are sent before it is emptied. Those of
 //! one listener are sent in order of arrival; those of one relay socket or
 //! connection hang together in a chain through `next`, so that grouping costs a
-//! few writes and no search.
+//! few writes and no search. The lists grow to what one turn can make and stay.
 
 use super::Losses;
 use super::connection::{Connections, Scratch};

@@ -49,13 +49,42 @@ pub(super) struct UdpListener {
     local: SocketAddr,
     /// Bound to every address: answers must say which one they come from.
     wildcard: bool,
+    trains: TrainLength,
+}
+
+/// How many datagrams the trains of a socket have, so that no more trains are taken
+/// than a budget of datagrams is good for. Short ones are forgotten at once, long
+/// ones slowly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct TrainLength(usize);
+
+impl Default for TrainLength {
+    fn default() -> Self {
+        Self(1)
+    }
+}
+
+impl TrainLength {
+    /// How many trains are about so many datagrams; one at least.
+    #[inline]
+    fn trains_of(self, datagrams: usize) -> usize {
+        (datagrams / self.0).max(1)
+    }
+
+    #[inline]
+    fn note(&mut self, trains: usize, datagrams: usize) {
+        if trains > 0 {
+            self.0 = datagrams.div_ceil(trains).max(self.0 * 7 / 8).max(1);
+        }
+    }
 }
 
 impl UdpListener {
     pub(super) fn new(listener: DatagramListener) -> io::Result<Self> {
         let DatagramListener { socket, plain, dtls } = listener;
         let local = socket.local_addr()?;
-        Ok(Self { socket, plain, dtls, local, wildcard: local.ip().is_unspecified() })
+        let wildcard = local.ip().is_unspecified();
+        Ok(Self { socket, plain, dtls, local, wildcard, trains: TrainLength::default() })
     }
 
     /// Whether it is bound to every address, `server` among them.
@@ -85,20 +114,20 @@ impl Worker {
     pub(super) fn on_udp_ready(&mut self, now: Now, index: usize) {
         let mut budget = LISTENER_BUDGET;
         while budget > 0 {
-            let taken = self.receive_from_clients(now, index);
+            let taken = self.receive_from_clients(now, index, budget);
             budget = budget.saturating_sub(taken.unwrap_or(budget));
         }
     }
 
-    /// Takes one batch from a listener; returns how many datagrams it had, or
-    /// `None` when that was all there is.
-    fn receive_from_clients(&mut self, now: Now, index: usize) -> Option<usize> {
-        let UdpListener { dtls, .. } = self.udp[index];
+    /// Takes one batch from a listener, of about `budget` datagrams at most; returns
+    /// how many it had, or `None` when that was all there is.
+    fn receive_from_clients(&mut self, now: Now, index: usize, budget: usize) -> Option<usize> {
+        let UdpListener { dtls, trains, .. } = self.udp[index];
+        let asked = trains.trains_of(budget).min(LISTENER_BATCH);
         self.make_room(now, LISTENER_BATCH + if dtls { DTLS_SLOTS } else { 0 });
         let listener = &self.udp[index];
         // An error here is about memory; the loop will come back.
-        let received =
-            listener.socket.recv_batch(&mut self.arena, &mut self.received, LISTENER_BATCH);
+        let received = listener.socket.recv_batch(&mut self.arena, &mut self.received, asked);
         let Ok(received) = received else { return None };
         let mut taken = 0;
         for i in 0..received.count {
@@ -110,6 +139,7 @@ impl Worker {
             taken += train.datagrams().len();
             self.on_train(now, index, &train);
         }
+        self.udp[index].trains.note(received.count, taken);
         (!received.drained).then_some(taken)
     }
 
@@ -172,8 +202,8 @@ impl Worker {
         exact.or_else(|| self.udp.iter().position(|listener| listener.covers(server)))
     }
 
-    /// Reads a ready relay socket, with at most `budget` datagrams; returns how many
-    /// of the budget were used. What is left is read in the next turn.
+    /// Reads a ready relay socket, with about `budget` datagrams at most; returns how
+    /// many of the budget were used. What is left is read in the next turn.
     pub(super) fn on_relay_ready(
         &mut self,
         now: Now,
@@ -183,17 +213,18 @@ impl Worker {
     ) -> usize {
         let errors_left = has_error && !self.read_errors(now, id);
         let budget = budget.min(RELAY_BUDGET);
-        let mut asked = RELAY_BATCH.min(budget);
+        let mut most = RELAY_BATCH;
         let mut used = 0;
         let mut drained = false;
         while used < budget && !drained {
-            self.make_room(now, asked + DTLS_SLOTS);
+            self.make_room(now, most + DTLS_SLOTS);
             let Some(relay) = self.relays.get(id) else { return used };
+            let asked = relay.trains.trains_of(budget - used).min(most);
             let received = relay.socket.recv_batch(&mut self.arena, &mut self.received, asked);
             let Ok(received) = received else { break };
             used += self.relay_received(now, id, received.count).max(1);
             drained = received.drained;
-            asked = (budget.saturating_sub(used)).min(RELAY_BUDGET - RELAY_BATCH);
+            most = RELAY_BUDGET - RELAY_BATCH;
         }
         if errors_left || !drained {
             self.relays.add_ready(id, errors_left);
@@ -219,6 +250,9 @@ impl Worker {
                     self.forward(Origin { slot: train.slot, start, tos: train.tos }, &forward);
                 }
             }
+        }
+        if let Some(relay) = self.relays.get_mut(id) {
+            relay.trains.note(count, taken);
         }
         taken
     }
@@ -393,6 +427,21 @@ mod tests {
             rfc5766_channels: false,
             software: None,
         }
+    }
+
+    #[test]
+    fn long_trains_are_expected_for_a_while() {
+        let mut length = TrainLength::default();
+        assert_eq!(length.trains_of(256), 256);
+        length.note(64, 64 * 64);
+        assert_eq!((length.trains_of(256), length.trains_of(63)), (4, 1));
+        // One short train does not make the next sixty-four welcome.
+        length.note(4, 4);
+        assert_eq!(length.trains_of(256), 4);
+        (0..40).for_each(|_| length.note(1, 1));
+        assert_eq!(length, TrainLength::default());
+        length.note(0, 0);
+        assert_eq!(length, TrainLength::default());
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::egress::Chain;
+use super::packets::TrainLength;
 use super::ports::PortTable;
 use super::token::Token;
 use crate::io::{Interest, Poll, TcpListener, UdpOptions, UdpSocket};
@@ -53,6 +54,7 @@ pub(super) struct RelaySocket {
     pub(super) socket: UdpSocket,
     local: RelayedAddr,
     pub(super) chain: Chain,
+    pub(super) trains: TrainLength,
     /// Whether it is in the queue of those to read.
     is_ready: bool,
     /// Whether ICMP errors are to be read, too.
@@ -192,8 +194,15 @@ impl RelaySockets {
         if self.sockets.len() <= id.index() {
             self.sockets.resize_with(id.index() + 1, || None);
         }
-        let chain = Chain::default();
-        let relay = RelaySocket { id, socket, local, chain, is_ready: false, has_error: false };
+        let relay = RelaySocket {
+            id,
+            socket,
+            local,
+            chain: Chain::default(),
+            trains: TrainLength::default(),
+            is_ready: false,
+            has_error: false,
+        };
         if let Some(old) = self.sockets[id.index()].replace(relay) {
             // Given up before it was answered; its CloseRelay is still to come and
             // will not find it.

@@ -2,7 +2,8 @@
 //!
 //! 1. The core ends every allocation, and what it has to say goes out.
 //! 2. DTLS clients get a close_notify each. It may be lost, as everything there.
-//! 3. Stream clients get the answers that wait for them, then the close_notify of
+//! 3. Connections that are passed to a backend are reset: they are not at their end.
+//! 4. Stream clients get the answers that wait for them, then the close_notify of
 //!    TLS, then the end of the stream. Those that do not read are waited for, all
 //!    together for [`FAREWELL`] and no longer.
 
@@ -56,6 +57,10 @@ impl Worker {
         let Ok(poll) = Poll::new() else { return };
         let mut slow = 0_usize;
         for id in self.connections.ids() {
+            if self.connections.get_mut(id).is_some_and(|c| c.passage.is_some()) {
+                self.break_passage(now, id);
+                continue;
+            }
             let token = Token::Connection(id).encode();
             let wait = |connection: &mut Connection| {
                 // What comes late is of no use.

@@ -82,8 +82,8 @@ fn dont_fragment(server: &Server, family: Family) {
 }
 
 #[test]
-fn short_datagrams_leave_in_fragments_where_the_way_is_narrower() {
-    const NAME: &str = "short_datagrams_leave_in_fragments_where_the_way_is_narrower";
+fn datagrams_leave_in_fragments_where_the_way_is_narrower() {
+    const NAME: &str = "datagrams_leave_in_fragments_where_the_way_is_narrower";
     if !sys::enter_network_namespace() {
         return skip(NAME, "a network namespace needs root");
     }
@@ -92,8 +92,7 @@ fn short_datagrams_leave_in_fragments_where_the_way_is_narrower() {
         .set("listen.udp", only_v4)
         .set("listen.tcp", only_v4)
         .set("relay.addresses", r#"["127.0.0.1"]"#);
-    // Too narrow for IPv6, and for what is short enough to carry DF, which must
-    // not cost it its way.
+    // Too narrow for IPv6, and for trains of most datagrams.
     let mtu = Command::new("ip").args(["link", "set", "lo", "mtu", "900"]).status();
     assert!(mtu.is_ok_and(|status| status.success()));
     let mut server = setup.start();

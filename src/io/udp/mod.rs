@@ -34,9 +34,9 @@ pub struct UdpSocket {
     /// Whether received datagrams carry control messages. When not, the kernel
     /// is not offered a buffer for them.
     control: bool,
-    /// Whether neighbours of one length may leave as one train. Unset for good
-    /// when the kernel refuses: some ways out (IPsec) cannot cut trains.
-    segmentation: Cell<bool>,
+    /// The longest datagrams that may leave in trains; 0: none. Lowered for good when
+    /// the kernel refuses: a device has a smaller MTU, or cannot cut at all (IPsec).
+    segment_max: Cell<usize>,
     /// The mode that the socket is in.
     mode: Cell<Mode>,
 }
@@ -88,11 +88,12 @@ impl UdpSocket {
     /// EMFILE or ENFILE when descriptors run out; what an option reports.
     pub fn bind(addr: SocketAddr, options: &UdpOptions) -> io::Result<Self> {
         let fd = socket::open(&addr, libc::SOCK_DGRAM)?;
+        let family = IpFamily::of(&addr);
         let socket = Self {
             fd,
-            family: IpFamily::of(&addr),
+            family,
             control: options.packet_info || options.recv_tos || options.offload,
-            segmentation: Cell::new(options.offload),
+            segment_max: Cell::new(if options.offload { family.segment_max() } else { 0 }),
             mode: Cell::new(Mode::Fragmentable),
         };
         socket.set_up(options)?;
@@ -135,7 +136,7 @@ impl UdpSocket {
             // A kernel without it (before 5.0) hands over one datagram at a time.
             let _ = socket::set_option(fd, libc::SOL_UDP, libc::UDP_GRO, 1);
         }
-        self.set_mode(self.usual_mode())?;
+        self.set_mode(Mode::Fragmentable)?;
         if let Some(bytes) = options.recv_buffer {
             socket::set_buffer(fd, libc::SO_RCVBUFFORCE, libc::SO_RCVBUF, bytes)?;
         }
@@ -143,17 +144,6 @@ impl UdpSocket {
             socket::set_buffer(fd, libc::SO_SNDBUFFORCE, libc::SO_SNDBUF, bytes)?;
         }
         Ok(())
-    }
-
-    /// The mode for most datagrams. Those of IPv4 carry DF when they are so short
-    /// that no link should have to fragment them, because the kernel need not find
-    /// a fragment identification for them then (RFC 6864 section 4), a tenth of the
-    /// cost of relaying.
-    fn usual_mode(&self) -> Mode {
-        match self.family {
-            IpFamily::V4 => Mode::Whole,
-            IpFamily::V6 => Mode::Fragmentable,
-        }
     }
 
     /// Puts the socket into a mode: a system call if it is in the other one.
@@ -216,6 +206,15 @@ struct OptionNames {
 impl IpFamily {
     fn of(addr: &SocketAddr) -> Self {
         if addr.is_ipv4() { Self::V4 } else { Self::V6 }
+    }
+
+    /// The longest datagram that fits into an Ethernet frame: the kernel refuses to
+    /// cut a train into what it would have to fragment.
+    fn segment_max(self) -> usize {
+        match self {
+            Self::V4 => 1_500 - 28,
+            Self::V6 => 1_500 - 48,
+        }
     }
 
     #[inline]

@@ -18,10 +18,6 @@ const TRAIN_DATAGRAMS: usize = 64;
 /// The most bytes in one train: what a datagram can hold, and headers.
 const TRAIN_BYTES: usize = 65_000;
 
-/// The longest datagram that is worth trying in a train: more does not fit into an
-/// Ethernet frame, and the kernel refuses to cut what it would have to fragment.
-const SEGMENT_MAX: usize = 1_472;
-
 /// A datagram of this length fits through every link (RFC 8200 section 5).
 const SEGMENT_SAFE: usize = 1_232;
 
@@ -55,7 +51,7 @@ impl UdpSocket {
         let mut report = SendReport::default();
         let mut rest = order;
         while !rest.is_empty() && !report.full {
-            let (run, mode) = next_run(self.usual_mode(), messages, rest);
+            let (run, mode) = next_run(messages, rest);
             rest = &rest[run.len()..];
             // A property of the socket: IPv4 has no control message for it.
             if self.enter_mode(mode).is_err() {
@@ -80,85 +76,63 @@ impl UdpSocket {
             && let message = &messages[only as usize]
             && is_plain(message)
         {
-            let refused = send_trains(&[single(message)], report, |_| self.sendto(message, arena));
-            if refused.is_some() {
-                self.send_alone(scratch, arena, message, report);
-            }
+            send_trains(&[single(message)], report, |_| self.sendto(message, arena));
             return;
         }
         let mut rest = run;
         while !rest.is_empty() && !report.full {
-            let described = scratch.describe(self, arena, messages, rest);
-            let (now, later) = rest.split_at(described);
-            self.send_described(scratch, arena, messages, now, report);
-            rest = later;
+            let described = scratch.describe(self, arena, messages, rest, self.segment_max.get());
+            let (mut done, mut refused) = (described, None);
+            if let Some((train, error)) = self.send_described(scratch, report) {
+                let before: usize = scratch.trains[..train].iter().map(|train| train.len).sum();
+                done = before + scratch.trains[train].len;
+                refused = Some((&rest[before..done], error));
+            }
+            if let Some((train, error)) = refused {
+                self.send_apart(scratch, arena, messages, train, &error, report);
+            }
+            rest = &rest[done..];
         }
         report.dropped_full += rest.len();
     }
 
-    /// Sends the trains that [`SendBatch::describe`] has made of `order`.
+    /// Sends the trains that are described, up to one that is refused.
     fn send_described(
+        &self,
+        scratch: &mut SendBatch,
+        report: &mut SendReport,
+    ) -> Option<(usize, io::Error)> {
+        let trains = std::mem::take(&mut scratch.trains);
+        let send = |next| self.sendmmsg(scratch, next, trains.len());
+        let refused = send_trains(&trains, report, send);
+        scratch.trains = trains;
+        refused
+    }
+
+    /// Sends the messages of a refused train one by one, and learns from it: if they
+    /// are taken, it was refused for being a train.
+    fn send_apart(
         &self,
         scratch: &mut SendBatch,
         arena: &Arena,
         messages: &[Outgoing],
-        order: &[u32],
+        train: &[u32],
+        error: &io::Error,
         report: &mut SendReport,
     ) {
-        let trains = std::mem::take(&mut scratch.trains);
-        let (mut next, mut rest) = (0, order);
-        while next < trains.len() {
-            // What is refused ends the call; its datagrams go alone.
-            let refused = send_trains(&trains[next..], report, |from| {
-                self.sendmmsg(scratch, next + from, trains.len())
-            });
-            let Some((train, error)) = refused else { break };
-            let before: usize = trains[next..next + train].iter().map(|train| train.len).sum();
-            let len = trains[next + train].len;
-            let refused = report.dropped_error;
-            for &index in &rest[before..before + len] {
-                self.send_alone(scratch, arena, &messages[index as usize], report);
-            }
-            if report.dropped_error == refused {
-                self.note_refusal(&error, messages[rest[before] as usize].wire_len());
-            }
-            next += train + 1;
-            rest = &rest[before + len..];
-        }
-        scratch.trains = trains;
-    }
-
-    /// Sends one message, in fragments if it must be and may be.
-    fn send_alone(
-        &self,
-        scratch: &mut SendBatch,
-        arena: &Arena,
-        message: &Outgoing,
-        report: &mut SendReport,
-    ) {
-        let alone = std::slice::from_ref(message);
-        scratch.describe_train(self, arena, alone, &[0], (BATCH, PIECES_MAX));
-        let mut send = || {
-            let send = |_| self.sendmmsg(scratch, BATCH, BATCH + 1);
-            send_trains(&[single(message)], report, send).is_some()
-        };
-        let mode = self.mode.get();
-        let mut refused = send();
-        if refused && mode == Mode::Whole && self.set_mode(Mode::Fragmentable).is_ok() {
-            refused = send();
-            // It was in this mode a moment ago.
-            let _ = self.set_mode(mode);
-        }
-        report.dropped_error += usize::from(refused);
-    }
-
-    /// Learns from the refusal of a train whose datagrams, `segment` bytes each,
-    /// were taken: on the way of this socket nothing can be cut, or they were only
-    /// too long for it.
-    fn note_refusal(&self, error: &io::Error, segment: usize) {
-        let code = error.raw_os_error();
-        if code == Some(libc::EIO) || (code == Some(libc::EINVAL) && segment <= SEGMENT_SAFE) {
-            self.segmentation.set(false);
+        let (sent, segment) = (report.sent, messages[train[0] as usize].wire_len());
+        scratch.describe(self, arena, messages, train, 0);
+        // Each is refused for good, so nothing is left to be sent in another way.
+        self.send_described(scratch, report);
+        if report.sent == sent + train.len() {
+            // A datagram longer than the MTU is EMSGSIZE, or EINVAL before Linux 6.14,
+            // which may also mean that trains are unknown.
+            let too_long = match error.raw_os_error() {
+                Some(libc::EMSGSIZE) => true,
+                Some(libc::EINVAL) => segment > SEGMENT_SAFE,
+                _ => false,
+            };
+            self.segment_max.set(if too_long { segment - 1 } else { 0 });
         }
     }
 
@@ -201,29 +175,23 @@ impl UdpSocket {
 }
 
 /// The longest start of `order` that agrees about fragmentation, and what it
-/// agrees on. Short datagrams are sent in the usual mode.
+/// agrees on.
 #[inline]
-fn next_run<'a>(usual: Mode, messages: &[Outgoing], order: &'a [u32]) -> (&'a [u32], Mode) {
-    let mode = |index: &u32| {
-        let message = &messages[*index as usize];
-        match message.dont_fragment {
-            true => Mode::Whole,
-            false if message.wire_len() <= SEGMENT_SAFE => usual,
-            false => Mode::Fragmentable,
-        }
-    };
-    let first = order.first().map_or(usual, mode);
-    let len = order.iter().position(|index| mode(index) != first).unwrap_or(order.len());
-    (&order[..len], first)
+fn next_run<'a>(messages: &[Outgoing], order: &'a [u32]) -> (&'a [u32], Mode) {
+    let flag = |index: &u32| messages[*index as usize].dont_fragment;
+    let whole = order.first().is_some_and(flag);
+    let len = order.iter().position(|index| flag(index) != whole).unwrap_or(order.len());
+    (&order[..len], if whole { Mode::Whole } else { Mode::Fragmentable })
 }
 
 /// How many messages at the start of `order` can leave as one train: all to one
-/// destination and of one length, but for the last, which may be shorter.
+/// destination and of one length, at most `segment_max` bytes, but for the last, which
+/// may be shorter.
 #[inline]
-pub(super) fn train_len(messages: &[Outgoing], order: &[u32]) -> usize {
+pub(super) fn train_len(messages: &[Outgoing], order: &[u32], segment_max: usize) -> usize {
     let first = &messages[order[0] as usize];
     let segment = first.wire_len();
-    if segment == 0 || segment > SEGMENT_MAX {
+    if segment == 0 || segment > segment_max {
         return 1;
     }
     let (mut len, mut bytes) = (1, segment);
@@ -262,22 +230,14 @@ struct Described {
     dont_fragment: bool,
 }
 
-impl Described {
-    fn has_another_way(&self, error: &io::Error) -> bool {
-        let too_large = error.raw_os_error() == Some(libc::EMSGSIZE);
-        self.len > 1 || (too_large && !self.dont_fragment)
-    }
-}
-
 fn single(message: &Outgoing) -> Described {
     Described { len: 1, dont_fragment: message.dont_fragment }
 }
 
 /// Calls `send` from the first unsent train on until all are sent, dropped or
 /// refused. `send` returns how many went, or why the first did not. Ends early at
-/// one that can be sent in another way, and returns which, and why: a train of
-/// several messages, of which only some may be at fault, or a message that is too
-/// large to leave whole, but need not.
+/// a refused train of several messages, of which only some may be at fault:
+/// returns which, and why.
 #[inline]
 fn send_trains(
     trains: &[Described],
@@ -312,7 +272,7 @@ fn send_trains(
                 return None;
             }
             Failure::DeviceFull => report.dropped_full += train.len,
-            Failure::Refused if train.has_another_way(&error) => return Some((next, error)),
+            Failure::Refused if train.len > 1 => return Some((next, error)),
             Failure::Refused => report.dropped_error += 1,
         }
         next += 1;
@@ -372,8 +332,7 @@ impl AddAssign for SendReport {
 /// made once, used for any number of sockets one after the other.
 ///
 /// The headers hold pointers to the other arrays. These are `Vec`s that are
-/// never grown, so their elements stay where they are when the batch moves. Each
-/// has room for one train more, of one message, for those that are sent again.
+/// never grown, so their elements stay where they are when the batch moves.
 pub struct SendBatch {
     headers: Vec<libc::mmsghdr>,
     pieces: Vec<libc::iovec>,
@@ -393,10 +352,10 @@ impl SendBatch {
         // SAFETY: all-zero is a valid `mmsghdr`: null pointers and zero lengths.
         let header: libc::mmsghdr = unsafe { std::mem::zeroed() };
         let mut batch = Self {
-            headers: vec![header; BATCH + 1],
-            pieces: vec![NO_PIECE; PIECES_MAX + PIECES],
-            names: vec![RawAddr::EMPTY; BATCH + 1],
-            controls: vec![ControlBuffer::EMPTY; BATCH + 1],
+            headers: vec![header; BATCH],
+            pieces: vec![NO_PIECE; PIECES_MAX],
+            names: vec![RawAddr::EMPTY; BATCH],
+            controls: vec![ControlBuffer::EMPTY; BATCH],
             trains: Vec::with_capacity(BATCH),
         };
         let (names, controls) = (batch.names.as_mut_ptr(), batch.controls.as_mut_ptr());
@@ -410,8 +369,9 @@ impl SendBatch {
         batch
     }
 
-    /// Makes trains of the start of `order`, as many as there is room for, and
-    /// returns how many messages they have: one at least.
+    /// Makes trains of datagrams of at most `segment_max` bytes from the start of
+    /// `order`, as many as there is room for, and returns how many messages they have:
+    /// one at least.
     #[inline]
     fn describe(
         &mut self,
@@ -419,12 +379,12 @@ impl SendBatch {
         arena: &Arena,
         messages: &[Outgoing],
         order: &[u32],
+        segment_max: usize,
     ) -> usize {
-        let segmentation = socket.segmentation.get();
         self.trains.clear();
         let (mut at, mut pieces) = (0, 0);
         while at < order.len() && self.trains.len() < BATCH {
-            let len = if segmentation { train_len(messages, &order[at..]) } else { 1 };
+            let len = train_len(messages, &order[at..], segment_max);
             if pieces + len * PIECES > PIECES_MAX {
                 break;
             }
@@ -455,7 +415,7 @@ impl SendBatch {
             end += gather(&messages[message as usize], arena, room);
         }
         let first = &messages[train[0] as usize];
-        // At most SEGMENT_MAX where there are several.
+        // It fits into an Ethernet frame where there are several.
         let segment = (train.len() > 1).then(|| first.wire_len() as u16);
         let control = self.controls[index].encode(socket.family, first.from, first.tos, segment);
         let header = &mut self.headers[index].msg_hdr;
@@ -551,13 +511,9 @@ mod tests {
         let mut arena = Arena::new(1).unwrap();
         let body = Body { slot: arena.take().unwrap(), start: 0, end: 1 };
         let plain = Outgoing::new(([127, 0, 0, 1], 9).into(), body);
-        let large = Body { end: 1 + SEGMENT_SAFE as u32, ..body };
-        let large = Outgoing::new(([127, 0, 0, 1], 9).into(), large);
-        let messages = [plain, Outgoing { dont_fragment: true, ..plain }, large];
-        let (v4, v6) = (Mode::Whole, Mode::Fragmentable);
-        assert_eq!(next_run(v6, &messages, &[0, 0, 1]), (&[0, 0][..], Mode::Fragmentable));
-        assert_eq!(next_run(v6, &messages, &[1, 0, 1]), (&[1][..], Mode::Whole));
-        assert_eq!(next_run(v4, &messages, &[0, 1, 0, 2]), (&[0, 1, 0][..], Mode::Whole));
-        assert_eq!(next_run(v4, &messages, &[2, 2, 0]), (&[2, 2][..], Mode::Fragmentable));
+        let messages = [plain, Outgoing { dont_fragment: true, ..plain }];
+        assert_eq!(next_run(&messages, &[0, 0, 1]), (&[0, 0][..], Mode::Fragmentable));
+        assert_eq!(next_run(&messages, &[1, 0, 1]), (&[1][..], Mode::Whole));
+        assert_eq!(next_run(&messages, &[0; BATCH + 1]).0.len(), BATCH + 1);
     }
 }

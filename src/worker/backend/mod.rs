@@ -212,7 +212,7 @@ impl Worker {
     }
 
     /// Goes on with the passed connections that are ready. Those that the budget
-    /// leaves are ready the next time too, and the kernel starts with others then.
+    /// leaves are ready the next time too.
     pub(super) fn on_passages(&mut self, now: Now, events: &Events) {
         if self.backends.open == 0 {
             return;
@@ -345,8 +345,22 @@ impl Worker {
                     self.backends.again.push(id);
                 }
             }
-            Ok(_) | Err(_) => self.close_connection(now, id),
+            Ok(_) => self.close_connection(now, id),
+            Err(_) => self.break_passage(now, id),
         }
+    }
+
+    /// Ends a passed connection before its time: both sides are to know that what they
+    /// got is not all.
+    pub(super) fn break_passage(&mut self, now: Now, id: ConnectionId) {
+        if let Some(connection) = self.connections.get_mut(id)
+            && let Some(passage) = &connection.passage
+        {
+            // Sockets that are closed either way.
+            let _ = connection.stream.reset_on_close();
+            let _ = passage.stream.reset_on_close();
+        }
+        self.close_connection(now, id);
     }
 }
 

@@ -264,7 +264,14 @@ impl Worker {
         match progress {
             Ok(Progress { over: false, again: false, .. }) => {}
             Ok(Progress { over: false, again: true, .. }) => self.spliced.push(id),
-            Ok(_) | Err(_) => self.peer_is_over(now, id),
+            Ok(_) => self.peer_is_over(now, id),
+            Err(_) => {
+                // Neither side is to take what it got for all there is. Both sockets
+                // are closed either way.
+                let _ = connection.stream.reset_on_close();
+                let _ = stream.reset_on_close();
+                self.peer_is_over(now, id);
+            }
         }
     }
 

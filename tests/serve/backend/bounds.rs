@@ -1,11 +1,11 @@
 //! Backends that are not there, and how many connections are passed on for how long.
 
-use std::io::Write;
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-use super::web::{Web, exchange};
+use super::web::{Web, exchange, read_exactly};
 use super::{REQUEST, passed, plain};
 use crate::setup::{DEADLINE, Server, number, wait_until};
 use crate::streams::{connect, until_closed};
@@ -159,4 +159,25 @@ fn fill(listener: &TcpListener) -> Vec<TcpStream> {
 fn reset(stream: TcpStream) {
     crate::streams::reset(&stream);
     drop(stream);
+}
+
+#[test]
+fn an_answer_that_breaks_off_does_not_look_complete() {
+    let web = Web::v4();
+    let mut server = plain(web.addr()).start();
+    // The backend breaks the connection, and then the server ends.
+    let (mut near, mut far) = passed(server.addr(), &web);
+    far.write_all(b"HTTP/1.1 200 OK\r\n\r\nhal").unwrap();
+    assert_eq!(read_exactly(&mut near, 22).len(), 22);
+    reset(far);
+    let broken = near.read(&mut [0; 9]).unwrap_err();
+    assert_eq!(broken.kind(), ErrorKind::ConnectionReset);
+
+    let (mut near, mut far) = passed(server.addr(), &web);
+    far.write_all(b"half").unwrap();
+    assert_eq!(read_exactly(&mut near, 4), b"half");
+    server.stop();
+    for side in [&mut near, &mut far] {
+        assert_eq!(side.read(&mut [0; 9]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    }
 }
