@@ -119,7 +119,10 @@ impl World {
             // Of connections `peers` keeps the books.
             return;
         }
-        self.model.apply(self.now, from, request);
+        // What has waited behind it may have ended the allocation, at the same time.
+        if !self.model.deleted.contains_key(&from.five_tuple) {
+            self.model.apply(self.now, from, request);
+        }
     }
 
     fn tally_answer(&mut self, request: Option<&Stun>, answer: Option<&Stun>) {
