@@ -22,6 +22,8 @@ const TRAIN: usize = 64;
 /// In front of what a peer sent: a header for each datagram of a train but the last,
 /// then one for the last, which may be shorter.
 const HEADROOM: usize = 2 * CHANNEL_HEADER;
+/// Receive buffer of each socket in bytes: what is measured is not how much fits.
+const RECEIVE_BUFFER: i32 = 1 << 20;
 /// The listener's token; relay sockets have their index.
 const LISTENER: usize = usize::MAX;
 
@@ -54,6 +56,7 @@ impl Forwarder {
     ) -> io::Result<Self> {
         let bind = || {
             let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+            sys::set_receive_buffer(socket.as_raw_fd(), RECEIVE_BUFFER)?;
             if offload {
                 sys::receive_trains(socket.as_raw_fd())?;
             }

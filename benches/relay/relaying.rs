@@ -17,6 +17,11 @@ const LOSS_MAX: f64 = 0.02;
 /// does not take at once when more than some 64 KiB wait for it.
 const STREAM_WINDOW: usize = 32 << 10;
 
+/// Bytes under way in one flow in trains: when the kernel takes a train apart for a
+/// receiver, its parts count for more than twice their bytes in a socket's buffer, and a
+/// relay socket of coturn holds 128 KiB.
+const TRAIN_WINDOW: usize = 32 << 10;
+
 /// Carries out a plan of relaying.
 pub(crate) fn measure(plan: &Plan) -> Outcome<Report> {
     let mut points = Vec::new();
@@ -93,6 +98,7 @@ fn clean_sample(plan: &Plan, relay: &Relay<'_>, row: &Point) -> Outcome<Sample> 
         take_trains: !plan.no_gro,
         window: plan.window,
         flow_window: match row.transport {
+            Transport::Udp if plan.train > 1 => plan.flow_window.min(TRAIN_WINDOW / row.payload),
             Transport::Udp => plan.flow_window,
             Transport::Tcp | Transport::Tls => plan.flow_window.min(STREAM_WINDOW / row.payload),
         },
