@@ -22,7 +22,7 @@ const FOR_ALL: [&str; 3] = ["rounds", "seconds", "attempts"];
 /// Compare the CPU time and the memory that TURN servers need. Without an option that
 /// says what to measure, every table of docs/benchmarks.md.
 #[derive(Parser)]
-#[command(name = "scripts/bench", args_override_self = true)]
+#[command(name = "scripts/bench")]
 pub(crate) struct Options {
     #[command(flatten)]
     pub(crate) plan: Plan,

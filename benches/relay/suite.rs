@@ -38,7 +38,7 @@ pub(crate) enum Part {
 }
 
 impl Part {
-    /// The arguments that measure it: in full, and what `--quick` appends.
+    /// The arguments that measure it: in full, and what is other with `--quick`.
     fn arguments(self) -> (&'static str, &'static str) {
         match self {
             Self::Relay => (
@@ -111,9 +111,11 @@ pub(crate) fn run(options: &Options) -> Outcome<Value> {
     let mut tables = Vec::new();
     for part in parts {
         let (full, quick) = part.arguments();
-        let text = if options.quick { format!("{full} {quick}") } else { full.to_owned() };
-        let mut arguments: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
-        arguments.extend(Options::overrides());
+        let mut arguments = split(full);
+        if options.quick {
+            override_with(&mut arguments, split(quick));
+        }
+        override_with(&mut arguments, Options::overrides());
         let plan = Plan::parse(&arguments)?;
         let name = part.name();
         tables.push(
@@ -122,6 +124,20 @@ pub(crate) fn run(options: &Options) -> Outcome<Value> {
         );
     }
     Ok(tables.into())
+}
+
+fn split(text: &str) -> Vec<String> {
+    text.split_whitespace().map(str::to_owned).collect()
+}
+
+/// Puts options, each with its value, in the place of those of the same names.
+fn override_with(arguments: &mut Vec<String>, others: Vec<String>) {
+    for option in others.chunks_exact(2) {
+        match arguments.iter().position(|argument| *argument == option[0]) {
+            Some(at) => arguments[at + 1].clone_from(&option[1]),
+            None => arguments.extend_from_slice(option),
+        }
+    }
 }
 
 fn one(name: &str, plan: &Plan, arguments: &[String], page: Option<&Path>) -> Outcome<Value> {
