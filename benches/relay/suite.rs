@@ -113,9 +113,9 @@ pub(crate) fn run(options: &Options) -> Outcome<Value> {
         let (full, quick) = part.arguments();
         let mut arguments = split(full);
         if options.quick {
-            override_with(&mut arguments, split(quick));
+            override_with(&mut arguments, &split(quick));
         }
-        override_with(&mut arguments, Options::overrides());
+        override_with(&mut arguments, &Options::overrides());
         let plan = Plan::parse(&arguments)?;
         let name = part.name();
         tables.push(
@@ -131,7 +131,7 @@ fn split(text: &str) -> Vec<String> {
 }
 
 /// Puts options, each with its value, in the place of those of the same names.
-fn override_with(arguments: &mut Vec<String>, others: Vec<String>) {
+fn override_with(arguments: &mut Vec<String>, others: &[String]) {
     for option in others.chunks_exact(2) {
         match arguments.iter().position(|argument| *argument == option[0]) {
             Some(at) => arguments[at + 1].clone_from(&option[1]),
