@@ -74,10 +74,10 @@ fn run() -> Outcome<()> {
     sys::pin(GENERATOR_CORE)?;
     let machine = report::machine(&options.plan.servers)?;
     machine.iter().for_each(|line| println!("{line}"));
-    let tables = if own_plan {
+    let (tables, failed) = if own_plan {
         let report = carry_out(&options.plan)?;
         println!("\n{}", report.table);
-        json!([{ "base": report.base.to_string(), "points": report.points }])
+        (vec![json!({ "base": report.base.to_string(), "points": report.points })], Vec::new())
     } else {
         suite::run(&options)?
     };
@@ -88,7 +88,10 @@ fn run() -> Outcome<()> {
         let report = json!({ "machine": machine, "command": command, "tables": tables });
         fs::write(file, format!("{report:#}\n"))?;
     }
-    Ok(())
+    if failed.is_empty() {
+        return Ok(());
+    }
+    Err(format!("not measured: {}", failed.join(", ")).into())
 }
 
 /// Carries out a plan.

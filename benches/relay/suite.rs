@@ -104,11 +104,12 @@ impl Part {
 }
 
 /// Measures the tables that are asked for, and prints and writes each when it is done.
-/// Returns all of them as JSON.
-pub(crate) fn run(options: &Options) -> Outcome<Value> {
+/// Returns as JSON what came of each: one that fails does not cost the others, but is told
+/// at once, and is one of the names returned.
+pub(crate) fn run(options: &Options) -> Outcome<(Vec<Value>, Vec<String>)> {
     let all = Part::value_variants();
     let parts = if options.table.is_empty() { all } else { &options.table };
-    let mut tables = Vec::new();
+    let (mut tables, mut failed) = (Vec::new(), Vec::new());
     for part in parts {
         let (full, quick) = part.arguments();
         let mut arguments = split(full);
@@ -116,14 +117,16 @@ pub(crate) fn run(options: &Options) -> Outcome<Value> {
             override_with(&mut arguments, &split(quick));
         }
         override_with(&mut arguments, &Options::overrides());
-        let plan = Plan::parse(&arguments)?;
-        let name = part.name();
-        tables.push(
-            one(&name, &plan, &arguments, options.write.as_deref())
-                .map_err(|error| format!("table {name}: {error}"))?,
-        );
+        let (plan, name) = (Plan::parse(&arguments)?, part.name());
+        match one(&name, &plan, &arguments, options.write.as_deref()) {
+            Ok(table) => tables.push(table),
+            Err(error) => {
+                eprintln!("error: table {name}: {error}");
+                failed.push(name);
+            }
+        }
     }
-    Ok(tables.into())
+    Ok((tables, failed))
 }
 
 fn split(text: &str) -> Vec<String> {

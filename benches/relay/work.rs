@@ -29,13 +29,14 @@ pub(crate) fn measure_handshakes(plan: &Plan) -> Outcome<Report> {
             for server in in_turn(servers.len(), round) {
                 let (clients, peers) = (Clients::new(Transport::Tls)?, Fleet::peers()?);
                 let front = Front { transport: Transport::Tls, key_type };
-                let running = Server::start(servers[server], front, Flows::NONE, &clients, &peers)?;
+                let mut running =
+                    Server::start(servers[server], front, Flows::NONE, &clients, &peers)?;
                 for (row, version) in rows.iter_mut().zip(versions) {
                     let tally = clean_tally(plan, || {
                         let (pid, address) = (running.process.pid(), running.address);
                         handshakes::measure(pid, address, version, WARM_UP, duration(plan))
                     });
-                    row.add(server, tally, &running.process.written())?;
+                    row.add(server, tally, &mut running)?;
                 }
             }
         }
@@ -57,13 +58,13 @@ pub(crate) fn measure_exchanges(plan: &Plan, cycle: Cycle) -> Outcome<Report> {
             let (clients, peers) = (Fleet::clients()?, Fleet::peers()?);
             let front = Front { transport: Transport::Udp, key_type: KeyType::Ecdsa };
             let clients = Clients::Datagrams(clients);
-            let running = Server::start(servers[server], front, Flows::NONE, &clients, &peers)?;
+            let mut running = Server::start(servers[server], front, Flows::NONE, &clients, &peers)?;
             let Clients::Datagrams(fleet) = &clients else { unreachable!("they are datagrams") };
             let tally = clean_tally(plan, || {
                 let (pid, address) = (running.process.pid(), running.address);
                 exchanges::measure(pid, address, fleet, cycle, plan.window, WARM_UP, duration(plan))
             });
-            row.add(server, tally, &running.process.written())?;
+            row.add(server, tally, &mut running)?;
         }
     }
     Ok(Report::of_work(&["requests"], unit, &[row]))
@@ -103,12 +104,12 @@ fn hold(kind: Kind, allocations: usize) -> Outcome<Holding> {
 }
 
 impl WorkPoint {
-    /// Adds what `server` did in a round; if it failed, with its last words.
-    fn add(&mut self, server: usize, tally: Outcome<Tally>, written: &str) -> Outcome<()> {
+    /// Adds what `server` did in a round; if it failed, with the last lines of `running`.
+    fn add(&mut self, server: usize, tally: Outcome<Tally>, running: &mut Server) -> Outcome<()> {
         let (kind, samples) = &mut self.servers[server];
         let what = self.what.join(", ");
         let tally =
-            tally.map_err(|error| format!("{kind}, {what}: {error}; it wrote {written}"))?;
+            tally.map_err(|error| running.process.explain(&format!("{kind}, {what}: {error}")))?;
         eprintln!(
             "{kind:<13} {what} {:>7.2} CPU us {:>7.0}/s, busy {:.0}%",
             tally.cost(),
