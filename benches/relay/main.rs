@@ -72,7 +72,7 @@ fn run() -> Outcome<()> {
     }
     let (options, own_plan) = Options::read()?;
     sys::pin(GENERATOR_CORE)?;
-    let machine = report::machine(&options.plan.servers)?;
+    let machine = report::machine(&options.plan.all_servers())?;
     machine.iter().for_each(|line| println!("{line}"));
     let (tables, failed) = if own_plan {
         let report = carry_out(&options.plan)?;

@@ -222,6 +222,12 @@ impl Plan {
         }
     }
 
+    /// The servers that are in the table.
+    pub(crate) fn all_servers(&self) -> Vec<Kind> {
+        let measured = |kind: &Kind| self.transport.iter().any(|of| self.suits(*kind, *of));
+        self.servers.iter().copied().filter(measured).collect()
+    }
+
     /// The servers that can do the work for clients on `transport`.
     pub(crate) fn servers(&self, transport: Transport) -> Vec<Kind> {
         self.servers.iter().copied().filter(|kind| self.suits(*kind, transport)).collect()

@@ -44,11 +44,14 @@ pub(crate) fn measure(plan: &Plan) -> Outcome<Report> {
 /// Rows without samples for what one start of a server is good for.
 fn rows(plan: &Plan, transport: Transport, allocations: usize) -> Vec<Point> {
     let servers = plan.servers(transport);
-    let row =
-        |payload, way| Point { transport, payload, allocations, way, servers: no_rounds(&servers) };
-    let ways = plan.ways();
-    let of_payload = |&payload: &usize| ways.iter().map(move |way| row(payload, *way)).collect();
-    plan.payload.iter().map(of_payload).collect::<Vec<Vec<_>>>().into_iter().flatten().collect()
+    let mut rows = Vec::new();
+    for &payload in &plan.payload {
+        for way in plan.ways() {
+            let servers = no_rounds(&servers);
+            rows.push(Point { transport, payload, allocations, way, servers });
+        }
+    }
+    rows
 }
 
 /// Measures one server in every row and adds a sample to each.

@@ -149,7 +149,7 @@ fn one(name: &str, plan: &Plan, arguments: &[String], page: Option<&Path>) -> Ou
     let report = carry_out(plan)?;
     println!("{}", report.table);
     if let Some(page) = page {
-        let machine = report::machine(&plan.servers)?;
+        let machine = report::machine(&plan.all_servers())?;
         report::write_into(page, name, &machine, &command, &report.table)?;
     }
     Ok(json!({
