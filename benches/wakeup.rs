@@ -24,6 +24,9 @@ mod forwarder;
 #[allow(dead_code, reason = "shared with the relay benchmark")]
 #[path = "relay/generator.rs"]
 mod generator;
+#[allow(dead_code, reason = "shared with the relay benchmark")]
+#[path = "relay/packet.rs"]
+mod packet;
 #[path = "relay/spawn.rs"]
 mod spawn;
 #[allow(dead_code, reason = "shared with the relay benchmark")]
@@ -51,6 +54,7 @@ use clients::Clients;
 use fleet::Fleet;
 use forwarder::Forwarder;
 use generator::{Direction, Load, Relay};
+use packet::By;
 use spawn::{GENERATOR_CORE, spawn_forwarder};
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
@@ -87,7 +91,14 @@ fn run() -> Outcome<()> {
 
 fn compare() -> Outcome<()> {
     sys::pin(GENERATOR_CORE)?;
-    let saturated = Load { payload: 160, train: 1, window: 128, flow_window: 64, rate: None };
+    let saturated = Load {
+        payload: 160,
+        train: 1,
+        take_trains: false,
+        window: 128,
+        flow_window: 64,
+        rate: None,
+    };
     let loads = [
         ("20k pps", Load { rate: Some(20_000.0), ..saturated }),
         ("100k pps", Load { rate: Some(100_000.0), ..saturated }),
@@ -141,6 +152,7 @@ fn one_round(variant: &str, load: &Load) -> Outcome<generator::Sample> {
         relayed: &server.relayed,
         clients: &Clients::Datagrams(clients),
         peers: &peers,
+        by: By::Channel,
     };
     let both = [Direction::Up, Direction::Down];
     Ok(generator::measure(&relay, &both, load, WARM_UP, MEASURED)?)
@@ -156,7 +168,7 @@ fn serve(args: &[String]) -> Outcome<()> {
     let [variant, count, client_port, peer_port] = args else {
         return Err("usage: serve VARIANT COUNT CLIENT-PORT PEER-PORT".into());
     };
-    let plane = Forwarder::bind(count.parse()?, client_port.parse()?, peer_port.parse()?)?;
+    let plane = Forwarder::bind(count.parse()?, client_port.parse()?, peer_port.parse()?, false)?;
     plane.announce()?;
     if variant == "epoll" {
         return Ok(own_epoll(plane)?);

@@ -1,4 +1,4 @@
-//! The requests that make a relay ready: Allocate and ChannelBind.
+//! The requests that make a relay ready: Allocate, ChannelBind, CreatePermission.
 //!
 //! Encoded by stun-rs, which shares no code with the server under test.
 
@@ -9,7 +9,7 @@ use stun_rs::attributes::stun::{ErrorCode, MessageIntegrity, Nonce, Realm, UserN
 use stun_rs::attributes::turn::{
     ChannelNumber, RequestedTrasport, XorPeerAddress, XorRelayedAddress,
 };
-use stun_rs::methods::{ALLOCATE, BINDING, CHANNEL_BIND};
+use stun_rs::methods::{ALLOCATE, BINDING, CHANNEL_BIND, CREATE_PERMMISSION};
 use stun_rs::{
     Algorithm, AlgorithmId, HMACKey, MessageClass, MessageDecoderBuilder, MessageEncoderBuilder,
     MessageMethod, StunMessage, StunMessageBuilder, protocols,
@@ -18,6 +18,7 @@ use stun_rs::{
 use crate::Outcome;
 use crate::clients::Clients;
 use crate::fleet::channel;
+use crate::packet::By;
 use crate::sys::{Batch, SLOT};
 
 /// The account that every allocation uses.
@@ -47,9 +48,8 @@ impl<'a> Control<'a> {
         self.exchange(0, &request, patience).is_ok()
     }
 
-    /// Allocates for client `flow` and binds its channel to `peer`; returns
-    /// the relayed transport address.
-    pub(crate) fn open(&mut self, flow: usize, peer: SocketAddrV4) -> Outcome<SocketAddrV4> {
+    /// Allocates for client `flow`.
+    pub(crate) fn allocate(&mut self, flow: usize) -> Outcome<Allocation> {
         let transport = RequestedTrasport::new(protocols::UDP);
         let request = StunMessageBuilder::new(ALLOCATE, MessageClass::Request)
             .with_attribute(transport.clone())
@@ -60,17 +60,30 @@ impl<'a> Control<'a> {
         let request = credentials.request(ALLOCATE).with_attribute(transport);
         let answer = self.succeed(flow, &credentials.seal(request))?;
         let relayed = answer.get::<XorRelayedAddress>().ok_or("no XOR-RELAYED-ADDRESS")?;
-        let relayed = match relayed.as_xor_relayed_address()?.socket_address() {
-            SocketAddr::V4(relayed) => *relayed,
-            SocketAddr::V6(relayed) => return Err(format!("relayed address {relayed}").into()),
-        };
+        match relayed.as_xor_relayed_address()?.socket_address() {
+            SocketAddr::V4(relayed) => Ok(Allocation { relayed: *relayed, credentials }),
+            SocketAddr::V6(relayed) => Err(format!("relayed address {relayed}").into()),
+        }
+    }
 
-        let request = credentials
-            .request(CHANNEL_BIND)
-            .with_attribute(ChannelNumber::new(channel(flow)))
-            .with_attribute(XorPeerAddress::from(SocketAddr::V4(peer)));
-        self.succeed(flow, &credentials.seal(request))?;
-        Ok(relayed)
+    /// Opens the way between the `allocation` of client `flow` and `peer`.
+    pub(crate) fn open(
+        &mut self,
+        flow: usize,
+        allocation: &Allocation,
+        by: By,
+        peer: SocketAddrV4,
+    ) -> Outcome<()> {
+        let credentials = &allocation.credentials;
+        let peer = XorPeerAddress::from(SocketAddr::V4(peer));
+        let request = match by {
+            By::Channel => credentials
+                .request(CHANNEL_BIND)
+                .with_attribute(ChannelNumber::new(channel(flow)))
+                .with_attribute(peer),
+            By::Send => credentials.request(CREATE_PERMMISSION).with_attribute(peer),
+        };
+        self.succeed(flow, &credentials.seal(request)).map(drop)
     }
 
     fn succeed(&mut self, flow: usize, request: &StunMessage) -> Outcome<StunMessage> {
@@ -120,6 +133,13 @@ impl<'a> Control<'a> {
         }
         Err(format!("{:?}: no answer within {patience:?}", request.method()).into())
     }
+}
+
+/// What a client holds after Allocate.
+pub(crate) struct Allocation {
+    /// The relayed transport address.
+    pub(crate) relayed: SocketAddrV4,
+    credentials: Credentials,
 }
 
 /// Long-term credentials (RFC 8489 section 9.2) for the server's challenge.

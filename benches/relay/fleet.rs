@@ -1,8 +1,8 @@
 //! The two ends of the load: many addresses behind one socket each.
 //!
 //! Loopback answers for all of 127.0.0.0/8, so one socket bound to every
-//! address can be a thousand clients: each packet names its source address
-//! (`IP_PKTINFO`). The server sees a thousand five-tuples, and the generator
+//! address can be ten thousand clients: each packet names its source address
+//! (`IP_PKTINFO`). The server sees as many five-tuples, and the generator
 //! moves them in full batches instead of a system call per client and packet,
 //! which is what keeps it faster than the servers it loads.
 
@@ -14,16 +14,18 @@ use crate::sys;
 
 /// Bytes of a ChannelData header (RFC 8656 section 12.4).
 pub(crate) const CHANNEL_HEADER: usize = 4;
-/// Most flows of one run: the channel numbers of RFC 8656 section 12.
-pub(crate) const FLOWS_MAX: usize = 0x1000;
+/// Most flows of one run: servers relay from 16,384 ports.
+pub(crate) const FLOWS_MAX: usize = 12_000;
 
+/// The channel numbers that a client can bind (RFC 8656 section 12). A channel
+/// belongs to an allocation, so those of different clients may be the same.
+const CHANNELS: usize = 0x1000;
 /// Receive buffer of the generator: it must never be the one that drops.
 const RECEIVE_BUFFER: i32 = 32 << 20;
 
 /// The channel number that flow `flow` binds.
 pub(crate) fn channel(flow: usize) -> u16 {
-    debug_assert!(flow < FLOWS_MAX);
-    0x4000 + flow as u16
+    0x4000 + (flow % CHANNELS) as u16
 }
 
 /// All clients, or all peers.
@@ -50,6 +52,11 @@ impl Fleet {
     /// Address of client `i` of a fleet on `port`.
     pub(crate) fn client_address(i: usize, port: u16) -> SocketAddrV4 {
         SocketAddrV4::new(nth(Self::CLIENTS, i), port)
+    }
+
+    /// Which client has this address.
+    pub(crate) fn client_at(address: Ipv4Addr) -> Option<usize> {
+        Some(u32::from(address).checked_sub(u32::from(Self::CLIENTS))? as usize)
     }
 
     /// Address of peer `i` of a fleet on `port`.

@@ -2,18 +2,28 @@
 //!
 //! One listener for all clients, one relay socket for each of them, level-
 //! triggered epoll, `recvmmsg` and `sendmmsg`. Up it cuts the four bytes of the
-//! ChannelData header off, down it writes them; the channel number is the
-//! index of the relay socket, so nothing is looked up, checked or timed.
+//! ChannelData header off, down it writes them; a client's address is the index of
+//! the relay socket, so nothing is looked up, checked or timed.
+//!
+//! With offload it takes trains of datagrams whole (`UDP_GRO`) and sends them on
+//! whole (`UDP_SEGMENT`).
 
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use crate::fleet::{CHANNEL_HEADER, Fleet, channel};
-use crate::sys::{self, Batch, Epoll};
+use crate::sys::{self, Batch, Epoll, Shape, TRAIN_SLOT};
 
-/// Packets moved by one system call at most.
+/// Packets, or trains of them, moved by one system call at most.
 const BATCH: usize = 64;
+/// Datagrams of one train at most, which is the kernel's bound.
+const TRAIN: usize = 64;
+/// In front of what a peer sent: a header for each datagram of a train but the last,
+/// then one for the last, which may be shorter.
+const HEADROOM: usize = 2 * CHANNEL_HEADER;
+/// Receive buffer of each socket in bytes: what is measured is not how much fits.
+const RECEIVE_BUFFER: i32 = 1 << 20;
 /// The listener's token; relay sockets have their index.
 const LISTENER: usize = usize::MAX;
 
@@ -38,15 +48,32 @@ pub(crate) struct Forwarder {
 impl Forwarder {
     /// Binds a listener and `count` relay sockets on loopback for the clients
     /// and peers that have these two ports.
-    pub(crate) fn bind(count: usize, client_port: u16, peer_port: u16) -> io::Result<Self> {
-        let bind = || UdpSocket::bind((Ipv4Addr::LOCALHOST, 0));
+    pub(crate) fn bind(
+        count: usize,
+        client_port: u16,
+        peer_port: u16,
+        offload: bool,
+    ) -> io::Result<Self> {
+        let bind = || {
+            let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+            sys::set_receive_buffer(socket.as_raw_fd(), RECEIVE_BUFFER)?;
+            if offload {
+                sys::receive_trains(socket.as_raw_fd())?;
+            }
+            Ok(socket)
+        };
+        let shape = if offload {
+            Shape { slot: TRAIN_SLOT, pieces: 2 * TRAIN, control: true }
+        } else {
+            Shape::SINGLE
+        };
         let this = Self {
             epoll: Epoll::new()?,
             listener: bind()?,
             relays: (0..count).map(|_| bind()).collect::<io::Result<_>>()?,
             clients: (0..count).map(|i| Fleet::client_address(i, client_port)).collect(),
             peers: (0..count).map(|i| Fleet::peer_address(i, peer_port)).collect(),
-            batch: Batch::new(BATCH),
+            batch: Batch::shaped(BATCH, shape),
         };
         this.epoll.add(this.listener.as_raw_fd(), LISTENER)?;
         for (token, relay) in this.relays.iter().enumerate() {
@@ -112,12 +139,21 @@ impl Forwarder {
                 (run, of) = (i, flow);
             }
             if let Some(flow) = flow {
-                let length = self.batch.received(i) - CHANNEL_HEADER;
-                self.batch.aim(i, CHANNEL_HEADER, length, self.peers[flow], None);
+                self.cut_headers(i, self.peers[flow]);
             }
         }
         self.send_up(of, run, got - run);
         Ok(got == BATCH)
+    }
+
+    fn cut_headers(&mut self, i: usize, peer: SocketAddrV4) {
+        let (length, segment) = (self.batch.received(i), self.batch.segment(i));
+        let train = (segment < length).then_some((segment - CHANNEL_HEADER) as u16);
+        self.batch.begin(i, peer, None, train);
+        for start in (0..length).step_by(segment) {
+            let datagram = segment.min(length - start);
+            self.batch.add(i, i, start + CHANNEL_HEADER, datagram - CHANNEL_HEADER);
+        }
     }
 
     fn send_up(&mut self, flow: Option<usize>, first: usize, count: usize) {
@@ -127,10 +163,10 @@ impl Forwarder {
     }
 
     fn flow_of(&self, i: usize) -> Option<usize> {
-        let slot = self.batch.slot(i);
-        let number = u16::from_be_bytes([slot[0], slot[1]]);
-        let flow = usize::from(number.checked_sub(channel(0))?);
-        (flow < self.relays.len() && self.batch.received(i) > CHANNEL_HEADER).then_some(flow)
+        let flow = Fleet::client_at(*self.batch.source(i).ip())?;
+        let (length, segment) = (self.batch.received(i), self.batch.segment(i));
+        let last = length - length.saturating_sub(1) / segment * segment;
+        (flow < self.relays.len() && last > CHANNEL_HEADER).then_some(flow)
     }
 
     /// Peer to client: packets of all ready relay sockets leave together.
@@ -140,16 +176,34 @@ impl Forwarder {
         }
         let (first, room) = (*held, BATCH - *held);
         let fd = self.relays[relay].as_raw_fd();
-        let got = self.batch.receive(fd, first, room, CHANNEL_HEADER)?;
-        for i in first..first + got {
-            let length = self.batch.received(i);
-            let slot = self.batch.slot_mut(i);
-            slot[..2].copy_from_slice(&channel(relay).to_be_bytes());
-            slot[2..4].copy_from_slice(&(length as u16).to_be_bytes());
-            self.batch.aim(i, 0, CHANNEL_HEADER + length, self.clients[relay], None);
-        }
+        let got = self.batch.receive(fd, first, room, HEADROOM)?;
+        (first..first + got).for_each(|i| self.write_headers(i, relay));
         *held += got;
         Ok(got == room)
+    }
+
+    fn write_headers(&mut self, i: usize, relay: usize) {
+        let (length, segment) = (self.batch.received(i), self.batch.segment(i));
+        let before_last = length.saturating_sub(1) / segment * segment;
+        let header = |length: usize| {
+            let ([a, b], [c, d]) = (channel(relay).to_be_bytes(), (length as u16).to_be_bytes());
+            [a, b, c, d]
+        };
+        let slot = self.batch.slot_mut(i);
+        slot[..CHANNEL_HEADER].copy_from_slice(&header(segment));
+        slot[CHANNEL_HEADER..HEADROOM].copy_from_slice(&header(length - before_last));
+        if before_last == 0 {
+            let start = HEADROOM - CHANNEL_HEADER;
+            self.batch.aim(i, start, CHANNEL_HEADER + length, self.clients[relay], None);
+            return;
+        }
+        let train = (CHANNEL_HEADER + segment) as u16;
+        self.batch.begin(i, self.clients[relay], None, Some(train));
+        for start in (0..length).step_by(segment) {
+            let header = if start == before_last { CHANNEL_HEADER } else { 0 };
+            self.batch.add(i, i, header, CHANNEL_HEADER);
+            self.batch.add(i, i, HEADROOM + start, segment.min(length - start));
+        }
     }
 
     fn flush(&mut self, held: &mut usize) {

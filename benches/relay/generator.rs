@@ -7,26 +7,21 @@
 //! CPU time of the packets that a server reads and then loses would be charged
 //! to the few that it delivers.
 //!
-//! A packet counts when it carries this run's number, its flow's channel, and
-//! a sequence number not seen before; every 64th is compared byte by byte.
+//! A packet counts when it carries this run's number, its flow's channel or peer,
+//! and a sequence number not seen before; every 64th is compared byte by byte.
 
 use std::io;
 use std::net::SocketAddrV4;
 use std::time::{Duration, Instant};
 
 use crate::clients::Clients;
-use crate::fleet::{CHANNEL_HEADER, Fleet, channel};
+use crate::fleet::{Fleet, channel};
+use crate::packet::{self, By, Far, HEADROOM, Stamp};
 use crate::streams::Streams;
-use crate::sys::{self, Batch};
+use crate::sys::{self, Batch, SLOT, Shape, TRAIN_SLOT};
 
-/// Packets moved by one system call at most.
+/// Packets, or trains of them, moved by one system call at most.
 const BATCH: usize = 64;
-/// A packet begins with run (4 bytes), flow (4) and sequence number (8).
-const STAMP: usize = 16;
-/// Smallest payload that holds a stamp.
-pub(crate) const PAYLOAD_MIN: usize = STAMP;
-/// Largest payload, so that a frame fits an Ethernet's UDP datagram.
-pub(crate) const PAYLOAD_MAX: usize = 1400;
 /// How often a lane looks for arrivals. Looking all the time would take the
 /// cache lines of the socket away from the server, which pays for getting them
 /// back with every packet that it delivers.
@@ -44,6 +39,8 @@ pub(crate) enum Direction {
     Up,
     /// Peer to client.
     Down,
+    /// Client to client, through both their allocations.
+    Across,
 }
 
 /// What to send.
@@ -51,8 +48,11 @@ pub(crate) enum Direction {
 pub(crate) struct Load {
     /// Bytes of application data in a packet.
     pub(crate) payload: usize,
-    /// Consecutive packets of one flow.
+    /// Consecutive packets of one flow. Over UDP more than one leave the generator
+    /// with one buffer (`UDP_SEGMENT`).
     pub(crate) train: usize,
+    /// Take trains as they come (`UDP_GRO`).
+    pub(crate) take_trains: bool,
     /// Packets under way in one direction.
     pub(crate) window: usize,
     /// Packets under way in one flow and direction.
@@ -69,6 +69,15 @@ pub(crate) struct Relay<'a> {
     pub(crate) relayed: &'a [SocketAddrV4],
     pub(crate) clients: &'a Clients,
     pub(crate) peers: &'a Fleet,
+    pub(crate) by: By,
+}
+
+/// One-way time through a relay, in microseconds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Latency {
+    pub(crate) median: f64,
+    /// 99 of 100 packets took no longer.
+    pub(crate) p99: f64,
 }
 
 /// What was counted in one measurement.
@@ -86,6 +95,8 @@ pub(crate) struct Sample {
     pub(crate) late: u64,
     /// Packets that were damaged or misdelivered.
     pub(crate) strays: u64,
+    /// Of loads that are paced: at saturation it would be that of the queues.
+    pub(crate) latency: Option<Latency>,
 }
 
 impl Sample {
@@ -99,8 +110,11 @@ impl Sample {
         self.delivered as f64 / self.seconds
     }
 
-    /// Share of the packets that was lost, 0 to 1.
+    /// Share of the packets that was lost, 0 to 1; if nothing came out, all.
     pub(crate) fn loss(&self) -> f64 {
+        if self.delivered == 0 {
+            return 1.0;
+        }
         self.lost as f64 / (self.lost + self.delivered) as f64
     }
 
@@ -125,14 +139,15 @@ pub(crate) fn measure(
 ) -> io::Result<Sample> {
     await_silence(relay)?;
     let run = fresh_run();
-    let mut lanes: Vec<Lane<'_>> =
-        directions.iter().map(|&direction| Lane::new(direction, run, relay, load)).collect();
+    let lane = |&direction| Lane::new(direction, run, relay, load);
+    let mut lanes: Vec<Lane<'_>> = directions.iter().map(lane).collect::<io::Result<_>>()?;
     drive(&mut lanes, load, warm_up)?;
+    lanes.iter_mut().for_each(|lane| lane.latencies.clear());
     let (begin, before, start) = (totals(&lanes), sys::cpu_time(relay.pid)?, Instant::now());
     drive(&mut lanes, load, duration)?;
     let (end, after, seconds) =
         (totals(&lanes), sys::cpu_time(relay.pid)?, start.elapsed().as_secs_f64());
-    let sample = Sample {
+    Ok(Sample {
         seconds,
         cpu: after.ran - before.ran,
         waited: after.waited - before.waited,
@@ -140,11 +155,8 @@ pub(crate) fn measure(
         lost: end.lost - begin.lost,
         late: end.late,
         strays: end.strays,
-    };
-    if sample.delivered == 0 {
-        return Err(io::Error::other(format!("nothing came out: {sample:?}")));
-    }
-    Ok(sample)
+        latency: latency(&mut lanes),
+    })
 }
 
 /// Discards what an earlier measurement left under way.
@@ -205,10 +217,22 @@ fn totals(lanes: &[Lane<'_>]) -> Sample {
     })
 }
 
+fn latency(lanes: &mut [Lane<'_>]) -> Option<Latency> {
+    let mut all: Vec<u64> =
+        lanes.iter_mut().flat_map(|lane| std::mem::take(&mut lane.latencies)).collect();
+    all.sort_unstable();
+    let at = |percent: usize| all[(all.len() - 1) * percent / 100] as f64 / 1e3;
+    (!all.is_empty()).then(|| Latency { median: at(50), p99: at(99) })
+}
+
+/// Nanoseconds since the epoch, on the clock that the kernel marks arrivals with.
+fn unix_time() -> u64 {
+    std::time::UNIX_EPOCH.elapsed().unwrap_or_default().as_nanos() as u64
+}
+
 /// A number that no other measurement on this machine has at the same time.
 fn fresh_run() -> u32 {
-    let unix = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
-    (unix.as_nanos() >> 10) as u32 ^ std::process::id().rotate_left(16)
+    (unix_time() >> 10) as u32 ^ std::process::id().rotate_left(16)
 }
 
 #[derive(Clone, Copy, Default)]
@@ -233,17 +257,18 @@ struct Lane<'a> {
     lost: u64,
     late: u64,
     strays: u64,
+    /// Nanoseconds on the way, of every packet of a paced load.
+    latencies: Vec<u64>,
     outgoing: Batch,
     incoming: Batch,
 }
 
 impl<'a> Lane<'a> {
-    fn new(direction: Direction, run: u32, relay: &'a Relay<'a>, load: &Load) -> Self {
-        let mut outgoing = Batch::new(BATCH);
-        for i in 0..BATCH {
-            outgoing.slot_mut(i).iter_mut().enumerate().for_each(|(at, byte)| *byte = filler(at));
-        }
-        Self {
+    fn new(direction: Direction, run: u32, relay: &'a Relay<'a>, load: &Load) -> io::Result<Self> {
+        let sending = Shape { slot: SLOT, pieces: load.train, control: false };
+        let mut outgoing = Batch::shaped(BATCH, sending);
+        (0..BATCH).for_each(|i| packet::fill(outgoing.slot_mut(i)));
+        let mut lane = Self {
             direction,
             run: run.wrapping_add(direction as u32),
             load: *load,
@@ -257,9 +282,22 @@ impl<'a> Lane<'a> {
             lost: 0,
             late: 0,
             strays: 0,
+            latencies: Vec::new(),
             outgoing,
-            incoming: Batch::new(BATCH),
+            incoming: Batch::default(),
+        };
+        if let End::Datagrams(sink) = lane.sink() {
+            let trains = load.train > 1 && load.take_trains;
+            if trains {
+                sys::receive_trains(sink.descriptor())?;
+            }
+            if load.rate.is_some() {
+                sys::note_arrivals(sink.descriptor())?;
+            }
+            let slot = if trains { TRAIN_SLOT } else { SLOT };
+            lane.incoming = Batch::shaped(BATCH, Shape { slot, pieces: 1, control: true });
         }
+        Ok(lane)
     }
 
     fn begin(&mut self, now: Instant) {
@@ -283,6 +321,7 @@ impl<'a> Lane<'a> {
     /// Sends trains round robin, up to `credit` packets.
     fn fill(&mut self, credit: usize) -> io::Result<()> {
         let train = self.load.train;
+        let sent = if self.load.rate.is_some() { unix_time() } else { 0 };
         let mut count = 0;
         for _ in 0..self.flows.len() {
             let flow = self.cursor;
@@ -297,59 +336,65 @@ impl<'a> Lane<'a> {
             if count + packets > credit {
                 break;
             }
-            (0..packets).for_each(|at| self.write(count + at, flow));
+            (0..packets).for_each(|at| self.write(count + at, flow, sent));
             count += packets;
             self.cursor = (flow + 1) % self.flows.len();
         }
         match self.source() {
-            Source::Datagrams(fleet) => self.outgoing.send_all(fleet.descriptor(), 0, count),
-            Source::Streams(streams) => streams.flush()?,
+            End::Datagrams(fleet) => {
+                self.outgoing.send_all(fleet.descriptor(), 0, count / train);
+            }
+            End::Streams(streams) => streams.flush()?,
         }
         self.in_flight += count;
         self.sent_since_start += count as u64;
         Ok(())
     }
 
-    fn write(&mut self, i: usize, flow: usize) {
+    /// Writes the next packet of `flow` into slot `i`, as a message or as a part of a
+    /// train, which begins at a multiple of its length.
+    fn write(&mut self, i: usize, flow: usize, sent: u64) {
         let sequence = self.flows[flow].next;
         self.flows[flow].next += 1;
+        let stamp = Stamp { run: self.run, flow, sequence, sent };
+        let (far, train) = (self.far(flow), self.load.train);
         let slot = self.outgoing.slot_mut(i);
-        let payload = &mut slot[CHANNEL_HEADER..];
-        payload[..4].copy_from_slice(&self.run.to_be_bytes());
-        payload[4..8].copy_from_slice(&(flow as u32).to_be_bytes());
-        payload[8..STAMP].copy_from_slice(&sequence.to_be_bytes());
-        slot[..2].copy_from_slice(&channel(flow).to_be_bytes());
-        slot[2..4].copy_from_slice(&(self.load.payload as u16).to_be_bytes());
-        let (start, to) = match self.direction {
-            Direction::Up => (0, self.relay.server),
-            Direction::Down => (CHANNEL_HEADER, self.relay.relayed[flow]),
+        stamp.write(slot);
+        let (start, end, to) = match self.direction {
+            Direction::Up | Direction::Across => {
+                let (start, end) = packet::wrap(slot, far, self.load.payload);
+                (start, end, self.relay.server)
+            }
+            Direction::Down => (HEADROOM, HEADROOM + self.load.payload, self.relay.relayed[flow]),
         };
-        let end = CHANNEL_HEADER + self.load.payload;
         match self.source() {
-            Source::Datagrams(fleet) => {
-                self.outgoing.aim(i, start, end - start, to, Some(fleet.address(flow)));
+            End::Datagrams(fleet) => {
+                let message = i / train;
+                if i.is_multiple_of(train) {
+                    let segment = (train > 1).then_some((end - start) as u16);
+                    self.outgoing.begin(message, to, Some(fleet.address(flow)), segment);
+                }
+                self.outgoing.add(message, i, start, end - start);
             }
             // On a stream a frame is padded (RFC 8656 section 12.5).
-            Source::Streams(streams) => {
-                streams.push(flow, &self.outgoing.slot(i)[..end.next_multiple_of(4)]);
+            End::Streams(streams) => {
+                let frame = (end - start).next_multiple_of(4);
+                streams.push(flow, &self.outgoing.slot(i)[start..start + frame]);
             }
         }
     }
 
     /// Takes what has arrived.
     fn drain(&mut self, now: Instant) -> io::Result<()> {
-        match (self.direction, self.relay.clients) {
-            (Direction::Up, clients) => {
-                if let Clients::Streams(streams) = clients {
-                    // What there was no room for before.
-                    streams.flush()?;
-                }
-                self.drain_datagrams(now, self.relay.peers)?;
-            }
-            (Direction::Down, Clients::Datagrams(fleet)) => self.drain_datagrams(now, fleet)?,
-            (Direction::Down, Clients::Streams(streams)) => {
-                let server = self.relay.server;
-                if streams.receive(|flow, frame| self.count(frame, Some(flow), server))? {
+        if let End::Streams(streams) = self.source() {
+            // What there was no room for before.
+            streams.flush()?;
+        }
+        match self.sink() {
+            End::Datagrams(fleet) => self.drain_datagrams(now, fleet)?,
+            End::Streams(streams) => {
+                let (server, read) = (self.relay.server, unix_time());
+                if streams.receive(|flow, frame| self.count(frame, Some(flow), server, read))? {
                     self.last_arrival = now;
                 }
             }
@@ -365,7 +410,9 @@ impl<'a> Lane<'a> {
             let mut incoming = std::mem::take(&mut self.incoming);
             let got = incoming.receive(sink.descriptor(), 0, BATCH, 0)?;
             for i in 0..got {
-                self.count(&incoming.slot(i)[..incoming.received(i)], None, incoming.source(i));
+                let (source, arrived) = (incoming.source(i), incoming.arrived(i));
+                let datagrams = incoming.datagrams(i);
+                datagrams.for_each(|bytes| self.count(bytes, None, source, arrived.unwrap_or(0)));
             }
             self.incoming = incoming;
             if got > 0 {
@@ -378,12 +425,20 @@ impl<'a> Lane<'a> {
         Ok(())
     }
 
-    /// Counts a packet from `source`, on the connection of a flow if there are any.
-    fn count(&mut self, packet: &[u8], connection: Option<usize>, source: SocketAddrV4) {
-        let Some(Stamp { run, flow, sequence }) = self.recognise(packet, connection, source) else {
+    /// Counts a packet from `source` that `arrived` then, on the connection of a flow if
+    /// there are any.
+    fn count(
+        &mut self,
+        packet: &[u8],
+        connection: Option<usize>,
+        source: SocketAddrV4,
+        arrived: u64,
+    ) {
+        let Some(stamp) = self.recognise(packet, connection, source) else {
             self.strays += 1;
             return;
         };
+        let Stamp { run, flow, sequence, sent } = stamp;
         let state = &mut self.flows[flow];
         if run != self.run || sequence < state.expected {
             self.late += 1;
@@ -394,6 +449,9 @@ impl<'a> Lane<'a> {
         self.lost += skipped;
         self.delivered += 1;
         self.in_flight -= 1 + skipped as usize;
+        if self.load.rate.is_some() {
+            self.latencies.push(arrived.saturating_sub(sent));
+        }
     }
 
     /// The stamp of a packet that came out where it should.
@@ -403,29 +461,53 @@ impl<'a> Lane<'a> {
         connection: Option<usize>,
         source: SocketAddrV4,
     ) -> Option<Stamp> {
-        let (header, payload) = match self.direction {
-            Direction::Up => packet.split_at(0),
-            Direction::Down => packet.split_at_checked(CHANNEL_HEADER)?,
-        };
-        let run = u32::from_be_bytes(*payload.first_chunk()?);
-        let flow = u32::from_be_bytes(*payload.get(4..)?.first_chunk()?) as usize;
-        let sequence = u64::from_be_bytes(*payload.get(8..)?.first_chunk()?);
-        let state = self.flows.get(flow)?;
-        let placed = match self.direction {
-            Direction::Up => source == self.relay.relayed[flow],
-            Direction::Down => {
-                source == self.relay.server
-                    && connection.is_none_or(|of| of == flow)
-                    && header[..2] == channel(flow).to_be_bytes()
-                    && header[2..] == (payload.len() as u16).to_be_bytes()
+        let (far, payload) = match self.direction {
+            Direction::Up => (None, packet),
+            Direction::Down | Direction::Across => {
+                let (far, payload) = packet::unwrap(packet)?;
+                (Some(far), payload)
             }
         };
-        let of_this_run = run == self.run;
-        let numbered = payload.len() == self.load.payload && sequence < state.next;
-        let intact = sequence % 64 != 0
-            || (STAMP..payload.len()).all(|at| payload[at] == filler(at + CHANNEL_HEADER));
+        let stamp = Stamp::read(payload)?;
+        let state = self.flows.get(stamp.flow)?;
+        let placed = match far {
+            None => source == self.relay.relayed[stamp.flow],
+            Some(far) => {
+                source == self.relay.server
+                    && connection.is_none_or(|of| of == self.receiver(stamp.flow))
+                    && far == self.sender(stamp.flow)
+            }
+        };
+        let of_this_run = stamp.run == self.run;
+        let numbered = payload.len() == self.load.payload && stamp.sequence < state.next;
+        let intact = stamp.sequence % 64 != 0 || packet::is_intact(payload);
         let known = placed && intact && (numbered || !of_this_run);
-        known.then_some(Stamp { run, flow, sequence })
+        known.then_some(stamp)
+    }
+
+    /// Whom the client of `flow` sends to.
+    fn far(&self, flow: usize) -> Far {
+        match self.relay.by {
+            By::Channel => Far::Channel(channel(flow)),
+            By::Send if self.direction == Direction::Across => {
+                Far::Peer(self.relay.relayed[partner(flow)])
+            }
+            By::Send => Far::Peer(Fleet::peer_address(flow, self.relay.peers.port())),
+        }
+    }
+
+    /// The client that gets what is sent in `flow`.
+    fn receiver(&self, flow: usize) -> usize {
+        if self.direction == Direction::Across { partner(flow) } else { flow }
+    }
+
+    /// Whom that client hears from.
+    fn sender(&self, flow: usize) -> Far {
+        match (self.relay.by, self.direction) {
+            (By::Channel, _) => Far::Channel(channel(self.receiver(flow))),
+            (By::Send, Direction::Across) => Far::Peer(self.relay.relayed[flow]),
+            (By::Send, _) => Far::Peer(Fleet::peer_address(flow, self.relay.peers.port())),
+        }
     }
 
     fn write_off(&mut self, now: Instant) {
@@ -437,29 +519,37 @@ impl<'a> Lane<'a> {
         self.last_arrival = now;
     }
 
-    fn source(&self) -> Source<'a> {
-        match (self.direction, self.relay.clients) {
-            (Direction::Up, Clients::Datagrams(fleet)) => Source::Datagrams(fleet),
-            (Direction::Up, Clients::Streams(streams)) => Source::Streams(streams),
-            (Direction::Down, _) => Source::Datagrams(self.relay.peers),
+    fn source(&self) -> End<'a> {
+        match self.direction {
+            Direction::Up | Direction::Across => End::of(self.relay.clients),
+            Direction::Down => End::Datagrams(self.relay.peers),
+        }
+    }
+
+    fn sink(&self) -> End<'a> {
+        match self.direction {
+            Direction::Up => End::Datagrams(self.relay.peers),
+            Direction::Down | Direction::Across => End::of(self.relay.clients),
         }
     }
 }
 
-/// What a packet says of itself.
-struct Stamp {
-    run: u32,
-    flow: usize,
-    sequence: u64,
+/// The other allocation of a pair.
+pub(crate) fn partner(flow: usize) -> usize {
+    flow ^ 1
 }
 
-/// Where a lane's packets leave from.
-enum Source<'a> {
+/// Where a lane's packets leave from, or arrive.
+enum End<'a> {
     Datagrams(&'a Fleet),
     Streams(&'a Streams),
 }
 
-/// The byte that a packet carries at `at`, when it is not the stamp.
-fn filler(at: usize) -> u8 {
-    (at as u8).wrapping_mul(31)
+impl<'a> End<'a> {
+    fn of(clients: &'a Clients) -> Self {
+        match clients {
+            Clients::Datagrams(fleet) => Self::Datagrams(fleet),
+            Clients::Streams(streams) => Self::Streams(streams),
+        }
+    }
 }

@@ -9,11 +9,11 @@ use std::net::{SocketAddrV4, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustls::ClientConfig;
 
-use crate::sys;
+use crate::tally::{Tally, Watch};
 use crate::tls;
 
 /// Clients at a time.
@@ -37,44 +37,6 @@ impl fmt::Display for Version {
     }
 }
 
-/// What was counted in one measurement.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Sample {
-    pub(crate) seconds: f64,
-    /// CPU time of the server in nanoseconds.
-    pub(crate) cpu: u64,
-    /// Nanoseconds that its threads waited for the core.
-    pub(crate) waited: u64,
-    pub(crate) handshakes: u64,
-}
-
-impl Sample {
-    /// CPU microseconds of the server per handshake.
-    pub(crate) fn cost(&self) -> f64 {
-        self.cpu as f64 / 1e3 / self.handshakes as f64
-    }
-
-    /// Handshakes in a second of the server's CPU time.
-    pub(crate) fn per_core(&self) -> f64 {
-        1e6 / self.cost()
-    }
-
-    /// Handshakes per second as they came.
-    pub(crate) fn rate(&self) -> f64 {
-        self.handshakes as f64 / self.seconds
-    }
-
-    /// Share of the time in which a thread of the server waited for the core.
-    pub(crate) fn denied(&self) -> f64 {
-        self.waited as f64 / 1e9 / self.seconds
-    }
-
-    /// Cores the server kept busy.
-    pub(crate) fn busy(&self) -> f64 {
-        self.cpu as f64 / 1e9 / self.seconds
-    }
-}
-
 /// Has clients shake hands with the server `pid` at `server` for `warm_up`, then
 /// for `duration` under measurement.
 ///
@@ -86,7 +48,7 @@ pub(crate) fn measure(
     version: Version,
     warm_up: Duration,
     duration: Duration,
-) -> io::Result<Sample> {
+) -> io::Result<Tally> {
     let config = match version {
         Version::Tls13 => tls::client(),
         Version::Tls12 => tls::client_of_tls12(),
@@ -97,24 +59,14 @@ pub(crate) fn measure(
             .map(|_| scope.spawn(|| shake_hands_until(&over, &done, server, &config)))
             .collect();
         thread::sleep(warm_up);
-        let begin = (done.load(Ordering::Relaxed), sys::cpu_time(pid), Instant::now());
+        let watch = Watch::start(pid, done.load(Ordering::Relaxed));
         thread::sleep(duration);
-        let end = (done.load(Ordering::Relaxed), sys::cpu_time(pid), begin.2.elapsed());
+        let tally = watch.and_then(|watch| watch.stop(done.load(Ordering::Relaxed)));
         over.store(true, Ordering::Relaxed);
         for client in clients {
             client.join().expect("a client does not panic")?;
         }
-        let (before, after) = (begin.1?, end.1?);
-        let handshakes = end.0 - begin.0;
-        if handshakes == 0 {
-            return Err(io::Error::other("no handshake was done"));
-        }
-        Ok(Sample {
-            seconds: end.2.as_secs_f64(),
-            cpu: after.ran - before.ran,
-            waited: after.waited - before.waited,
-            handshakes,
-        })
+        tally
     })
 }
 

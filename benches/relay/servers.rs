@@ -1,6 +1,7 @@
 //! The servers under test, each with one worker on one core.
 
 use std::env;
+use std::error::Error;
 use std::fmt;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, UdpSocket};
@@ -13,14 +14,18 @@ use clap::ValueEnum;
 use crate::Outcome;
 use crate::certificate::{Certificate, KeyType};
 use crate::clients::{Clients, Transport};
-use crate::control::{Control, PASSWORD, REALM, USER};
+use crate::control::{Allocation, Control, PASSWORD, REALM, USER};
 use crate::fleet::Fleet;
+use crate::generator::partner;
+use crate::packet::By;
 use crate::spawn::{Process, spawn_forwarder};
 
 /// First port that servers relay from; their listeners stay below.
 const RELAY_PORTS: u16 = 49152;
-/// The argument with which this program is a forwarder.
+/// The arguments with which this program is a server itself.
 pub(crate) const FORWARD: &str = "forward";
+pub(crate) const FORWARD_TRAINS: &str = "forward-trains";
+pub(crate) const WEBRTC_RS: &str = "webrtc-rs";
 
 /// A server that can be measured.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum, Debug)]
@@ -31,6 +36,10 @@ pub(crate) enum Kind {
     Sturn,
     /// The socket work of a relay without TURN.
     Forwarder,
+    /// The same with trains of datagrams taken and sent whole.
+    ForwarderGso,
+    /// A server around the `turn` crate of webrtc-rs.
+    WebrtcRs,
 }
 
 impl fmt::Display for Kind {
@@ -39,14 +48,18 @@ impl fmt::Display for Kind {
             Self::Coturn => "coturn",
             Self::Sturn => "sturn",
             Self::Forwarder => "forwarder",
+            Self::ForwarderGso => "forwarder-gso",
+            Self::WebrtcRs => "webrtc-rs",
         })
     }
 }
 
 /// A server that relays for every flow.
 pub(crate) struct Server {
+    kind: Kind,
     pub(crate) process: Process,
     pub(crate) address: SocketAddrV4,
+    /// The relayed transport address of each flow.
     pub(crate) relayed: Vec<SocketAddrV4>,
 }
 
@@ -58,40 +71,38 @@ pub(crate) struct Front {
     pub(crate) key_type: KeyType,
 }
 
+/// What allocations are opened for.
+#[derive(Clone, Copy)]
+pub(crate) struct Flows {
+    pub(crate) count: usize,
+    pub(crate) by: By,
+    /// The peer of each is the next one or the one before, instead of one's own.
+    pub(crate) across: bool,
+}
+
+impl Flows {
+    /// No allocations.
+    pub(crate) const NONE: Self = Self { count: 0, by: By::Channel, across: false };
+}
+
 impl Server {
-    /// Starts a server and opens `count` allocations on it.
+    /// Starts a server and opens `flows` on it.
     pub(crate) fn start(
         kind: Kind,
         front: Front,
-        count: usize,
+        flows: Flows,
         clients: &Clients,
         peers: &Fleet,
     ) -> Outcome<Self> {
-        match (kind, clients) {
-            (Kind::Coturn, _) => Self::turn(kind, front, count, clients, peers, coturn),
-            (Kind::Sturn, _) => Self::turn(kind, front, count, clients, peers, sturn),
-            (Kind::Forwarder, Clients::Datagrams(clients)) => {
-                let mut command = Command::new(env::current_exe()?);
-                command.arg(FORWARD);
-                let started = spawn_forwarder(command, count, clients.port(), peers.port())?;
-                Ok(Self {
-                    process: started.process,
-                    address: started.listener,
-                    relayed: started.relayed,
-                })
+        let command = match kind {
+            Kind::Coturn => coturn,
+            Kind::Sturn => sturn,
+            Kind::WebrtcRs => webrtc_rs,
+            Kind::Forwarder => return Self::forwarder(kind, FORWARD, flows, clients, peers),
+            Kind::ForwarderGso => {
+                return Self::forwarder(kind, FORWARD_TRAINS, flows, clients, peers);
             }
-            (Kind::Forwarder, Clients::Streams(_)) => Err("the forwarder has no streams".into()),
-        }
-    }
-
-    fn turn(
-        kind: Kind,
-        front: Front,
-        count: usize,
-        clients: &Clients,
-        peers: &Fleet,
-        command: fn(SocketAddrV4, Front, &Scratch) -> Outcome<Command>,
-    ) -> Outcome<Self> {
+        };
         let address = free_address()?;
         let scratch = Scratch::create()?;
         let mut process = Process::start(command(address, front, &scratch)?, &kind.to_string())?;
@@ -99,15 +110,53 @@ impl Server {
         process.until("answer a Binding request", |_| {
             control.answers(Duration::from_millis(100)).then_some(())
         })?;
-        let relayed = (0..count)
-            .map(|flow| {
-                let peer = Fleet::peer_address(flow, peers.port());
-                control.open(flow, peer).map_err(|error| {
-                    process.explain(&format!("{kind}, allocation {flow}: {error}"))
-                })
-            })
+        let mut this = Self { kind, process, address, relayed: Vec::new() };
+        this.open(flows, clients, peers)?;
+        Ok(this)
+    }
+
+    /// Opens `flows`, the first ones of this server.
+    pub(crate) fn open(&mut self, flows: Flows, clients: &Clients, peers: &Fleet) -> Outcome<()> {
+        let mut control = Control::new(self.address, clients);
+        let Self { kind, process, .. } = self;
+        let mut explain = |flow: usize, error: Box<dyn Error>| {
+            process.explain(&format!("{kind}, allocation {flow}: {error}"))
+        };
+        let allocations: Vec<Allocation> = (0..flows.count)
+            .map(|flow| control.allocate(flow).map_err(|error| explain(flow, error)))
             .collect::<Outcome<_>>()?;
-        Ok(Self { process, address, relayed })
+        for (flow, allocation) in allocations.iter().enumerate() {
+            let peer = if flows.across {
+                allocations[partner(flow)].relayed
+            } else {
+                Fleet::peer_address(flow, peers.port())
+            };
+            let opened = control.open(flow, allocation, flows.by, peer);
+            opened.map_err(|error| explain(flow, error))?;
+        }
+        self.relayed = allocations.iter().map(|allocation| allocation.relayed).collect();
+        Ok(())
+    }
+
+    fn forwarder(
+        kind: Kind,
+        mode: &str,
+        flows: Flows,
+        clients: &Clients,
+        peers: &Fleet,
+    ) -> Outcome<Self> {
+        let Clients::Datagrams(clients) = clients else {
+            return Err("the forwarder has no streams".into());
+        };
+        let mut command = Command::new(env::current_exe()?);
+        command.arg(mode);
+        let started = spawn_forwarder(command, flows.count, clients.port(), peers.port())?;
+        Ok(Self {
+            kind,
+            process: started.process,
+            address: started.listener,
+            relayed: started.relayed,
+        })
     }
 }
 
@@ -116,7 +165,8 @@ pub(crate) fn version(kind: Kind) -> Outcome<String> {
     let (program, argument) = match kind {
         Kind::Coturn => ("turnserver", "--version"),
         Kind::Sturn => (STURN, "--version"),
-        Kind::Forwarder => return Ok("forwarder of this build".to_owned()),
+        Kind::Forwarder | Kind::ForwarderGso => return Ok(format!("{kind} of this build")),
+        Kind::WebrtcRs => return Ok("webrtc-rs (crate turn 0.17)".to_owned()),
     };
     let output = Command::new(program).arg(argument).output()?;
     let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
@@ -202,6 +252,12 @@ count = 1
     fs::write(&file, config)?;
     let mut command = Command::new(STURN);
     command.arg("serve").arg("--config").arg(file);
+    Ok(command)
+}
+
+fn webrtc_rs(address: SocketAddrV4, _: Front, _: &Scratch) -> Outcome<Command> {
+    let mut command = Command::new(env::current_exe()?);
+    command.arg(WEBRTC_RS).arg(address.to_string());
     Ok(command)
 }
 

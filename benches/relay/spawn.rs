@@ -18,7 +18,7 @@ pub(crate) const SERVER_CORE: usize = 0;
 /// The core of the load.
 pub(crate) const GENERATOR_CORE: usize = 1;
 /// How long a process may take until it serves.
-pub(crate) const START_DEADLINE: Duration = Duration::from_secs(10);
+pub(crate) const START_DEADLINE: Duration = Duration::from_secs(30);
 
 /// A running process, killed and reaped when dropped.
 pub(crate) struct Process {
@@ -32,10 +32,11 @@ impl Process {
         let output = env::temp_dir().join(format!("sturn-bench-{}-{name}.out", std::process::id()));
         let file = File::create(&output)?;
         command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
-        // SAFETY: both are single system calls, allowed between fork and exec.
+        // SAFETY: system calls alone, allowed between fork and exec.
         unsafe {
             command.pre_exec(|| {
                 sys::die_with_parent()?;
+                sys::raise_descriptor_limit()?;
                 sys::pin(SERVER_CORE)
             });
         }

@@ -11,22 +11,47 @@ use std::ptr;
 
 /// Bytes of one packet slot; larger datagrams are truncated.
 pub(crate) const SLOT: usize = 2048;
+/// Bytes of a slot for a train of datagrams: the longest that the kernel makes.
+pub(crate) const TRAIN_SLOT: usize = 65_536;
 
-/// Space for one `IP_PKTINFO` control message, aligned as `cmsghdr` wants it.
+/// Space for the control messages of one datagram, aligned as `cmsghdr` wants it.
 #[repr(C, align(8))]
 #[derive(Clone, Copy)]
 struct Control([u8; CONTROL]);
 
-// SAFETY: arithmetic on a constant.
-const CONTROL: usize = unsafe { libc::CMSG_SPACE(size_of::<libc::in_pktinfo>() as u32) } as usize;
+/// Sent: the source address and the length of a segment. Received: that length and
+/// the time of arrival.
+// SAFETY: arithmetic on constants.
+const CONTROL: usize = unsafe {
+    libc::CMSG_SPACE(size_of::<libc::timespec>() as u32)
+        + libc::CMSG_SPACE(size_of::<libc::in_pktinfo>() as u32)
+} as usize;
+
+/// What the slots of a [`Batch`] are for.
+#[derive(Clone, Copy)]
+pub(crate) struct Shape {
+    /// Bytes of a slot.
+    pub(crate) slot: usize,
+    /// Pieces that a message can be made of.
+    pub(crate) pieces: usize,
+    /// Take what the kernel says of a datagram: where a train is cut, when it came.
+    pub(crate) control: bool,
+}
+
+impl Shape {
+    /// Datagrams alone.
+    pub(crate) const SINGLE: Self = Self { slot: SLOT, pieces: 1, control: false };
+}
 
 /// Packet slots with the headers that `recvmmsg` and `sendmmsg` read.
 ///
 /// A packet received into a slot can be sent from it: [`Batch::aim`] gives it
 /// another destination and another byte range, nothing is copied.
 pub(crate) struct Batch {
-    slots: Box<[[u8; SLOT]]>,
+    shape: Shape,
+    slots: Box<[u8]>,
     names: Box<[libc::sockaddr_in]>,
+    /// As many in a row for each message as the shape has pieces.
     iovecs: Box<[libc::iovec]>,
     controls: Box<[Control]>,
     headers: Box<[libc::mmsghdr]>,
@@ -43,8 +68,13 @@ impl Default for Batch {
 }
 
 impl Batch {
-    /// A batch of `count` empty slots.
+    /// A batch of `count` empty slots for datagrams alone.
     pub(crate) fn new(count: usize) -> Self {
+        Self::shaped(count, Shape::SINGLE)
+    }
+
+    /// A batch of `count` empty slots.
+    pub(crate) fn shaped(count: usize, shape: Shape) -> Self {
         // SAFETY: all-zero is a valid value of these C structures.
         let (name, iovec, header) = unsafe {
             (
@@ -54,9 +84,10 @@ impl Batch {
             )
         };
         let mut batch = Self {
-            slots: vec![[0; SLOT]; count].into_boxed_slice(),
+            shape,
+            slots: vec![0; count * shape.slot].into_boxed_slice(),
             names: vec![name; count].into_boxed_slice(),
-            iovecs: vec![iovec; count].into_boxed_slice(),
+            iovecs: vec![iovec; count * shape.pieces].into_boxed_slice(),
             controls: vec![Control([0; CONTROL]); count].into_boxed_slice(),
             headers: vec![header; count].into_boxed_slice(),
             armed: vec![0; count].into_boxed_slice(),
@@ -66,7 +97,7 @@ impl Batch {
             let header = &mut batch.headers[i].msg_hdr;
             header.msg_name = ptr::from_mut(&mut batch.names[i]).cast();
             header.msg_namelen = size_of::<libc::sockaddr_in>() as u32;
-            header.msg_iov = ptr::from_mut(&mut batch.iovecs[i]);
+            header.msg_iov = ptr::from_mut(&mut batch.iovecs[i * shape.pieces]);
             header.msg_iovlen = 1;
         }
         batch
@@ -103,18 +134,20 @@ impl Batch {
     }
 
     fn arm(&mut self, i: usize, headroom: usize) {
-        self.iovecs[i] = libc::iovec {
-            iov_base: self.slots[i][headroom..].as_mut_ptr().cast(),
-            iov_len: SLOT - headroom,
-        };
+        let control = self.shape.control;
+        let slot = &mut self.slots[i * self.shape.slot..][headroom..self.shape.slot];
+        self.iovecs[i * self.shape.pieces] =
+            libc::iovec { iov_base: slot.as_mut_ptr().cast(), iov_len: slot.len() };
         let header = &mut self.headers[i].msg_hdr;
+        header.msg_iovlen = 1;
         header.msg_namelen = size_of::<libc::sockaddr_in>() as u32;
-        header.msg_control = ptr::null_mut();
-        header.msg_controllen = 0;
+        header.msg_control =
+            if control { self.controls[i].0.as_mut_ptr().cast() } else { ptr::null_mut() };
+        header.msg_controllen = if control { CONTROL } else { 0 };
         self.armed[i] = headroom + 1;
     }
 
-    /// Sends the slots `first .. first + count`; returns how many the kernel
+    /// Sends the messages `first .. first + count`; returns how many the kernel
     /// took, 0 when the socket is full.
     pub(crate) fn send(&mut self, fd: RawFd, first: usize, count: usize) -> io::Result<usize> {
         let headers = &mut self.headers[first..first + count];
@@ -124,7 +157,7 @@ impl Batch {
         usize::try_from(sent).or_else(|_| would_block_is(0))
     }
 
-    /// Sends the slots `first .. first + count`, whatever it takes; a datagram
+    /// Sends the messages `first .. first + count`, whatever it takes; a datagram
     /// the kernel refuses is skipped, as a server would.
     pub(crate) fn send_all(&mut self, fd: RawFd, first: usize, count: usize) {
         let (mut at, end) = (first, first + count);
@@ -136,9 +169,48 @@ impl Batch {
         }
     }
 
-    /// Length in bytes of the datagram received into slot `i`.
+    /// Length in bytes of what was received into slot `i`.
     pub(crate) fn received(&self, i: usize) -> usize {
         self.headers[i].msg_len as usize
+    }
+
+    /// Length in bytes of each datagram that was received into slot `i`; the last
+    /// one may be shorter.
+    pub(crate) fn segment(&self, i: usize) -> usize {
+        let segment = self.control::<libc::c_int>(i, libc::SOL_UDP, libc::UDP_GRO);
+        segment.map_or(self.received(i), |bytes| bytes as usize).max(1)
+    }
+
+    /// The datagrams that were received into slot `i` without headroom.
+    pub(crate) fn datagrams(&self, i: usize) -> std::slice::Chunks<'_, u8> {
+        self.slot(i)[..self.received(i)].chunks(self.segment(i))
+    }
+
+    /// When the kernel put slot `i`'s datagram into the socket, in nanoseconds since
+    /// the epoch, where the socket was asked for it.
+    pub(crate) fn arrived(&self, i: usize) -> Option<u64> {
+        let time = self.control::<libc::timespec>(i, libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS)?;
+        Some(time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
+    }
+
+    /// The control message of this kind that came with slot `i`.
+    fn control<T: Copy>(&self, i: usize, level: libc::c_int, kind: libc::c_int) -> Option<T> {
+        if !self.shape.control {
+            return None;
+        }
+        let header = &self.headers[i].msg_hdr;
+        // SAFETY: the kernel has filled the buffer of this header with whole messages
+        // and set its length; `T` is plain data of the length that the kind has.
+        unsafe {
+            let mut message = libc::CMSG_FIRSTHDR(header);
+            while !message.is_null() {
+                if (*message).cmsg_level == level && (*message).cmsg_type == kind {
+                    return Some(libc::CMSG_DATA(message).cast::<T>().read_unaligned());
+                }
+                message = libc::CMSG_NXTHDR(header, message);
+            }
+        }
+        None
     }
 
     /// Where the datagram in slot `i` came from.
@@ -148,17 +220,17 @@ impl Batch {
     }
 
     /// The bytes of slot `i`.
-    pub(crate) fn slot(&self, i: usize) -> &[u8; SLOT] {
-        &self.slots[i]
+    pub(crate) fn slot(&self, i: usize) -> &[u8] {
+        &self.slots[i * self.shape.slot..][..self.shape.slot]
     }
 
     /// The bytes of slot `i`, to write.
-    pub(crate) fn slot_mut(&mut self, i: usize) -> &mut [u8; SLOT] {
-        &mut self.slots[i]
+    pub(crate) fn slot_mut(&mut self, i: usize) -> &mut [u8] {
+        &mut self.slots[i * self.shape.slot..][..self.shape.slot]
     }
 
-    /// Makes slot `i` send its bytes `start .. start + length` to `to`, from
-    /// the local address `from` where one is given.
+    /// Makes message `i` send the bytes `start .. start + length` of slot `i` to `to`,
+    /// from the local address `from` where one is given.
     pub(crate) fn aim(
         &mut self,
         i: usize,
@@ -167,9 +239,21 @@ impl Batch {
         to: SocketAddrV4,
         from: Option<Ipv4Addr>,
     ) {
+        self.begin(i, to, from, None);
+        self.add(i, i, start, length);
+    }
+
+    /// Makes message `i` one without pieces to `to`, from the local address `from`
+    /// where one is given. The kernel cuts it into datagrams of `segment` bytes if
+    /// that is given (`UDP_SEGMENT`).
+    pub(crate) fn begin(
+        &mut self,
+        i: usize,
+        to: SocketAddrV4,
+        from: Option<Ipv4Addr>,
+        segment: Option<u16>,
+    ) {
         self.armed[i] = 0;
-        let bytes = &mut self.slots[i][start..start + length];
-        self.iovecs[i] = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: length };
         self.names[i] = libc::sockaddr_in {
             sin_family: libc::AF_INET as u16,
             sin_port: to.port().to_be(),
@@ -177,24 +261,49 @@ impl Batch {
             sin_zero: [0; 8],
         };
         let header = &mut self.headers[i].msg_hdr;
+        header.msg_iovlen = 0;
         header.msg_namelen = size_of::<libc::sockaddr_in>() as u32;
         header.msg_control = ptr::null_mut();
         header.msg_controllen = 0;
-        let Some(from) = from else { return };
-        header.msg_control = self.controls[i].0.as_mut_ptr().cast();
-        header.msg_controllen = CONTROL;
-        let info = libc::in_pktinfo {
-            ipi_ifindex: 0,
-            ipi_spec_dst: libc::in_addr { s_addr: u32::from(from).to_be() },
-            ipi_addr: libc::in_addr { s_addr: 0 },
-        };
-        // SAFETY: the control buffer is aligned and has room for exactly this message.
+        if let Some(from) = from {
+            let info = libc::in_pktinfo {
+                ipi_ifindex: 0,
+                ipi_spec_dst: libc::in_addr { s_addr: u32::from(from).to_be() },
+                ipi_addr: libc::in_addr { s_addr: 0 },
+            };
+            self.append_control(i, libc::IPPROTO_IP, libc::IP_PKTINFO, info);
+        }
+        if let Some(segment) = segment {
+            self.append_control(i, libc::SOL_UDP, libc::UDP_SEGMENT, segment);
+        }
+    }
+
+    /// Appends the bytes `start .. start + length` of slot `slot` to message `i`.
+    pub(crate) fn add(&mut self, i: usize, slot: usize, start: usize, length: usize) {
+        let bytes = &mut self.slots[slot * self.shape.slot..][start..start + length];
+        let header = &mut self.headers[i].msg_hdr;
+        assert!(header.msg_iovlen < self.shape.pieces, "a message of more pieces than its shape");
+        self.iovecs[i * self.shape.pieces + header.msg_iovlen] =
+            libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: length };
+        header.msg_iovlen += 1;
+    }
+
+    fn append_control<T>(&mut self, i: usize, level: libc::c_int, kind: libc::c_int, value: T) {
+        let header = &mut self.headers[i].msg_hdr;
+        let at = header.msg_controllen;
+        let length = size_of::<T>() as u32;
+        // SAFETY: arithmetic, then writes that the assertion has found room for, in a
+        // buffer that is aligned, as every message is that follows a whole one.
         unsafe {
-            let message = libc::CMSG_FIRSTHDR(header);
-            (*message).cmsg_level = libc::IPPROTO_IP;
-            (*message).cmsg_type = libc::IP_PKTINFO;
-            (*message).cmsg_len = libc::CMSG_LEN(size_of_val(&info) as u32) as usize;
-            libc::CMSG_DATA(message).cast::<libc::in_pktinfo>().write_unaligned(info);
+            let space = libc::CMSG_SPACE(length) as usize;
+            assert!(at + space <= CONTROL, "room for two control messages");
+            let message = self.controls[i].0[at..].as_mut_ptr().cast::<libc::cmsghdr>();
+            (*message).cmsg_level = level;
+            (*message).cmsg_type = kind;
+            (*message).cmsg_len = libc::CMSG_LEN(length) as usize;
+            libc::CMSG_DATA(message).cast::<T>().write_unaligned(value);
+            header.msg_control = self.controls[i].0.as_mut_ptr().cast();
+            header.msg_controllen = at + space;
         }
     }
 }
@@ -272,19 +381,37 @@ pub(crate) fn die_with_parent() -> io::Result<()> {
 /// Gives a socket a receive buffer of `bytes`, past the system's limit where
 /// the process may.
 pub(crate) fn set_receive_buffer(fd: RawFd, bytes: i32) -> io::Result<()> {
-    let set = |option| {
-        // SAFETY: the option's value is the `bytes` of this frame.
-        unsafe {
-            checked(libc::setsockopt(
-                fd,
-                libc::SOL_SOCKET,
-                option,
-                ptr::from_ref(&bytes).cast(),
-                size_of_val(&bytes) as u32,
-            ))
-        }
-    };
-    set(libc::SO_RCVBUFFORCE).or_else(|_| set(libc::SO_RCVBUF)).map(drop)
+    set_option(fd, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, bytes)
+        .or_else(|_| set_option(fd, libc::SOL_SOCKET, libc::SO_RCVBUF, bytes))
+}
+
+/// Has a socket take datagrams that belong together as one train (`UDP_GRO`).
+pub(crate) fn receive_trains(fd: RawFd) -> io::Result<()> {
+    set_option(fd, libc::SOL_UDP, libc::UDP_GRO, 1)
+}
+
+/// Has the kernel note when a datagram came to a socket (`SO_TIMESTAMPNS`).
+pub(crate) fn note_arrivals(fd: RawFd) -> io::Result<()> {
+    set_option(fd, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 1)
+}
+
+/// Lets this process open as many descriptors as it may.
+pub(crate) fn raise_descriptor_limit() -> io::Result<()> {
+    // SAFETY: `limit` lives through both calls.
+    unsafe {
+        let mut limit: libc::rlimit = std::mem::zeroed();
+        checked(libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit))?;
+        limit.rlim_cur = limit.rlim_max;
+        checked(libc::setrlimit(libc::RLIMIT_NOFILE, &limit)).map(drop)
+    }
+}
+
+fn set_option(fd: RawFd, level: i32, option: i32, value: i32) -> io::Result<()> {
+    // SAFETY: the option's value is the `value` of this frame.
+    unsafe {
+        let bytes = size_of_val(&value) as u32;
+        checked(libc::setsockopt(fd, level, option, ptr::from_ref(&value).cast(), bytes)).map(drop)
+    }
 }
 
 /// How long the threads of a process have run and waited so far.
@@ -309,6 +436,27 @@ pub(crate) fn cpu_time(pid: u32) -> io::Result<CpuTime> {
         sum.waited += waited;
     }
     Ok(sum)
+}
+
+/// Memory of a process in bytes.
+#[derive(Clone, Copy)]
+pub(crate) struct Memory {
+    /// Resident, shared pages included.
+    pub(crate) resident: u64,
+    /// Resident and of no file: its heap and stacks.
+    pub(crate) anonymous: u64,
+}
+
+/// What a process has in memory.
+pub(crate) fn memory(pid: u32) -> io::Result<Memory> {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
+    let field = |name: &str| {
+        let value =
+            text.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next());
+        let value = value.and_then(|kilobytes| kilobytes.parse::<u64>().ok());
+        value.map(|kilobytes| kilobytes << 10).ok_or_else(|| io::Error::other("no such field"))
+    };
+    Ok(Memory { resident: field("Rss:")?, anonymous: field("Pss_Anon:")? })
 }
 
 fn checked(result: i32) -> io::Result<i32> {
