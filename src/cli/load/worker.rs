@@ -116,12 +116,7 @@ impl Worker {
     /// Does all of it. `ready` is called when everything is prepared. What was counted is
     /// there even if something went wrong.
     pub(super) fn run(mut self, ready: impl FnOnce()) -> (Tally, Option<Trouble>) {
-        let done = self.prepare().and_then(|()| {
-            if self.shared.phase() != Phase::Stop {
-                ready();
-            }
-            self.load()
-        });
+        let done = self.prepare(ready).and_then(|()| self.load());
         let done = done.and_then(|()| self.await_stragglers());
         self.traffic.sum_up();
         let gone = self.leave();
@@ -129,15 +124,15 @@ impl Worker {
         (self.traffic.tally, done.and(gone).err())
     }
 
-    fn prepare(&mut self) -> Result<(), Trouble> {
+    fn prepare(&mut self, ready: impl FnOnce()) -> Result<(), Trouble> {
         let mut next = 0;
-        while self.shared.phase() != Phase::Stop {
-            let done = self.traffic.prepare(&mut next)?;
-            self.turn(if done { Duration::ZERO } else { TICK })?;
-            if done {
-                break;
+        while !self.traffic.prepare(&mut next)? {
+            if self.shared.phase() == Phase::Stop {
+                return Ok(());
             }
+            self.turn(TICK)?;
         }
+        ready();
         // Until the others are ready, too.
         while self.shared.phase() == Phase::Prepare {
             self.turn(TICK)?;
