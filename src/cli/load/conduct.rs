@@ -17,6 +17,7 @@ use super::tally::Tally;
 use super::text::{Ticker, progress};
 use super::trouble::Trouble;
 use super::worker::{Phase, Shared, Worker};
+use crate::stun::Method;
 
 /// How often the progress line changes.
 const PROGRESS: Duration = Duration::from_secs(1);
@@ -226,15 +227,17 @@ impl Conductor<'_> {
 impl Outcome {
     /// What went wrong, if only that nothing came out.
     pub(super) fn trouble(&mut self, plan: &Plan) -> Option<Trouble> {
-        let nothing = self.times.is_some()
-            && !self.interrupted
-            && self.tally.sent > 0
-            && self.tally.delivered == 0
-            && self.tally.refused.is_empty();
-        let nothing_arrived = match plan.work {
-            Work::Media => Trouble::NothingArrived { sent: self.tally.sent },
-            Work::Allocate => Trouble::Silent { what: "Allocate", server: plan.server },
-            Work::Binding => Trouble::Silent { what: "Binding", server: plan.server },
+        let tally = &self.tally;
+        let nothing =
+            self.times.is_some() && !self.interrupted && tally.sent > 0 && tally.delivered == 0;
+        let method = match plan.work {
+            Work::Binding => Method::BINDING,
+            _ => Method::ALLOCATE,
+        };
+        let nothing_arrived = match tally.refused.keys().next() {
+            Some(code) => Trouble::AllRefused { method, code: *code },
+            None if plan.work == Work::Media => Trouble::NothingArrived { sent: tally.sent },
+            None => Trouble::Silent { what: method.name(), server: plan.server },
         };
         self.trouble.take().or(nothing.then_some(nothing_arrived))
     }

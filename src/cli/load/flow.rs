@@ -54,6 +54,8 @@ pub(super) struct Flow {
     /// Whether the socket's room to write is waited for.
     pub(super) awaits_room: bool,
     pub(super) path: Path,
+    /// How often it has begun.
+    pub(super) rounds: usize,
 }
 
 impl Flow {
@@ -69,6 +71,7 @@ impl Flow {
             measured: false,
             awaits_room: false,
             path,
+            rounds: 0,
         }
     }
 

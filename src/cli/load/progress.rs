@@ -40,6 +40,9 @@ impl Traffic {
     /// A client begins, for the first time or again.
     fn start(&mut self, index: usize) -> Result<(), Trouble> {
         let client = self.new_client(index)?;
+        if self.plan.work == Work::Allocate {
+            self.renew_path(index)?;
+        }
         let flow = &mut self.flows[index];
         let link = Link::open(&self.plan, flow.path)?;
         if let Link::Stream(stream) = &link {

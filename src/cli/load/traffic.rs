@@ -119,6 +119,28 @@ impl Traffic {
         Path { socket, from, to: self.plan.server }
     }
 
+    /// A five-tuple that the client has not had for long: a server may keep one for a while
+    /// after its allocation has ended, and refuse another by it (437).
+    pub(super) fn renew_path(&mut self, flow: usize) -> Result<(), Trouble> {
+        self.flows[flow].rounds += 1;
+        let rounds = self.flows[flow].rounds;
+        if self.plan.shares_socket {
+            let round = rounds % (SOURCES / self.plan.allocations);
+            let from = source(round * self.plan.allocations + self.first + flow);
+            self.flows[flow].path.from = Some(from);
+        } else if rounds > 1 && !self.plan.transport.is_stream() {
+            // What is still to be sent belongs to the old socket.
+            self.outbox.flush(&self.sockets);
+            let socket = client_socket(&self.plan, &own_options())?;
+            let index = self.flows[flow].path.socket;
+            self.poll
+                .add(&socket, index as u64, Interest::READ)
+                .map_err(|why| Trouble::System { what: "epoll", why })?;
+            self.sockets[index] = socket;
+        }
+        Ok(())
+    }
+
     /// Who sends which way. A lane is known by its index, so they are laid once.
     fn lay_courses(&mut self) {
         let plan = Arc::clone(&self.plan);
@@ -249,7 +271,8 @@ impl Traffic {
             return Ok(());
         }
         let index = match local {
-            Some(local) => index_of(local).and_then(|index| index.checked_sub(self.first)),
+            Some(local) => index_of(local)
+                .and_then(|index| (index % self.plan.allocations).checked_sub(self.first)),
             None => Some(socket - PEERS - 1),
         };
         let Some(index) = index.filter(|index| *index < self.flows.len()) else { return Ok(()) };
@@ -433,19 +456,23 @@ fn sockets(plan: &Plan, clients: usize) -> Result<Vec<UdpSocket>, Trouble> {
     if plan.transport.is_stream() {
         return Ok(sockets);
     }
-    let any = SocketAddr::new(any(plan.server.ip()), 0);
-    let bind = |options: &UdpOptions| {
-        UdpSocket::bind(any, options).map_err(|why| Trouble::System { what: "a UDP socket", why })
-    };
     if plan.shares_socket {
-        sockets.push(bind(&UdpOptions { packet_info: true, ..options })?);
+        sockets.push(client_socket(plan, &UdpOptions { packet_info: true, ..options })?);
     } else {
-        let options = UdpOptions { recv_buffer: Some(FEW), ..options };
         for _ in 0..clients {
-            sockets.push(bind(&options)?);
+            sockets.push(client_socket(plan, &own_options())?);
         }
     }
     Ok(sockets)
+}
+
+fn own_options() -> UdpOptions {
+    UdpOptions { recv_buffer: Some(FEW), offload: true, ..UdpOptions::default() }
+}
+
+fn client_socket(plan: &Plan, options: &UdpOptions) -> Result<UdpSocket, Trouble> {
+    UdpSocket::bind(SocketAddr::new(any(plan.server.ip()), 0), options)
+        .map_err(|why| Trouble::System { what: "a UDP socket", why })
 }
 
 fn any(server: IpAddr) -> IpAddr {
@@ -454,6 +481,9 @@ fn any(server: IpAddr) -> IpAddr {
         IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     }
 }
+
+/// Source addresses on loopback that [`source`] can give.
+const SOURCES: usize = 254 << 14;
 
 /// The source address of a client on loopback. Neighbours are in networks of their own:
 /// what a server allows per network is not what is to be measured.
@@ -480,7 +510,7 @@ mod tests {
     #[test]
     fn clients_are_known_by_their_source() {
         let mut last = None;
-        for index in (0..5000).chain([16_383, 16_384, 49_999]) {
+        for index in (0..5000).chain([16_383, 16_384, 49_999, SOURCES - 1]) {
             let source = source(index);
             assert!(source.is_loopback());
             assert_eq!(index_of(source), Some(index));

@@ -32,6 +32,8 @@ pub(super) enum Trouble {
     System { what: &'static str, why: io::Error },
     /// The peers' address is none of this host.
     PeerAddress { address: std::net::IpAddr, why: io::Error },
+    /// Every request was refused.
+    AllRefused { method: Method, code: u16 },
     /// Nothing of what was sent has arrived.
     NothingArrived { sent: u64 },
 }
@@ -51,7 +53,11 @@ impl Trouble {
 impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Refused(failure) => refused(failure, f),
+            Self::Refused(failure) => {
+                let Failure { method, code, reason, .. } = failure;
+                refused(Method(*method), *code, &printable(reason), f)
+            }
+            Self::AllRefused { method, code } => refused(*method, *code, "each time", f),
             Self::Silent { what, server } => {
                 write!(
                     f,
@@ -85,18 +91,17 @@ impl fmt::Display for Trouble {
     }
 }
 
-fn refused(failure: &Failure, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let method = Method(failure.method).name();
-    write!(f, "{method} is refused: {} {}", failure.code, printable(&failure.reason))?;
-    match hint(failure) {
+fn refused(method: Method, code: u16, reason: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    write!(f, "{} is refused: {code} {reason}", method.name())?;
+    match hint(method, code) {
         Some(hint) => write!(f, ": {hint}"),
         None => Ok(()),
     }
 }
 
-fn hint(failure: &Failure) -> Option<&'static str> {
-    let peer = matches!(Method(failure.method), Method::CREATE_PERMISSION | Method::CHANNEL_BIND);
-    Some(match failure.code {
+fn hint(method: Method, code: u16) -> Option<&'static str> {
+    let peer = matches!(method, Method::CREATE_PERMISSION | Method::CHANNEL_BIND);
+    Some(match code {
         300 => "it sends clients to another server; ask that one",
         401 => "wrong user, password or secret",
         403 if peer => {
