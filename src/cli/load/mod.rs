@@ -235,7 +235,7 @@ async fn plan(args: &Args) -> Result<Plan, Failure> {
         None => target::address_towards(server)?,
     };
     let run = args.warm_up + args.seconds;
-    let trust = Trust::new(args.ca.as_deref(), args.insecure, &args.uri.host)
+    let trust = Trust::new(target.transport, &args.uri.host, args.ca.as_deref(), args.insecure)
         .map_err(|why| Failure::new(Exit::NoInput, format!("sturn: {why}")))?;
     Ok(Plan {
         server,

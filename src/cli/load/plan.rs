@@ -98,6 +98,6 @@ impl Plan {
 }
 
 /// The name of a value as it is typed.
-pub(super) fn name(value: impl ValueEnum) -> String {
+pub(super) fn name(value: &impl ValueEnum) -> String {
     value.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
 }

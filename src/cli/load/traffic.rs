@@ -151,7 +151,7 @@ impl Traffic {
             Work::Binding => ways.push((Way::Binding, (0..flows).collect())),
             Work::Media if plan.relay_to_relay => {
                 let sends = |flow: &usize| {
-                    plan.sends(if flow % 2 == 0 { Direction::Up } else { Direction::Down })
+                    plan.sends(if flow.is_multiple_of(2) { Direction::Up } else { Direction::Down })
                 };
                 ways.push((Way::Across, (0..flows).filter(sends).collect()));
             }

@@ -16,6 +16,7 @@ use rustls::{
 };
 
 use crate::client::Host;
+use crate::net::Transport;
 
 /// Longest datagram of a DTLS handshake in bytes: every path takes it.
 const DATAGRAM: u32 = 1200;
@@ -24,45 +25,66 @@ const ALPN_TURN: &[u8] = b"stun.turn";
 
 /// Makes the sessions of clients.
 pub(super) struct Trust {
-    tls: Arc<ClientConfig>,
-    dtls: SslContext,
+    how: How,
     host: Host,
     insecure: bool,
 }
 
+/// What the transport needs: a system has more than a hundred authorities to read.
+enum How {
+    Plain,
+    Tls(Arc<ClientConfig>),
+    Dtls(SslContext),
+}
+
 impl Trust {
-    /// Trusts the system's authorities and those in a PEM file, or anybody.
+    /// For sessions with `host` by a transport. Trusts the system's authorities and
+    /// those in a PEM file, or anybody.
     ///
     /// # Errors
     /// When the file cannot be read or has no certificate in it.
-    pub(super) fn new(ca: Option<&Path>, insecure: bool, host: &Host) -> Result<Self, String> {
+    pub(super) fn new(
+        transport: Transport,
+        host: &Host,
+        ca: Option<&Path>,
+        insecure: bool,
+    ) -> Result<Self, String> {
         let pem = ca.map(fs::read).transpose();
         let of_file = |error: String| format!("{}: {error}", ca.unwrap_or(Path::new("")).display());
         let pem = pem.map_err(|error| of_file(error.to_string()))?.unwrap_or_default();
         if ca.is_some() && CertificateDer::pem_slice_iter(&pem).next().is_none() {
             return Err(of_file("no certificate in PEM form in it".to_owned()));
         }
-        Ok(Self {
-            tls: Arc::new(tls(&pem, insecure).map_err(|error| of_file(error.to_string()))?),
-            dtls: dtls(&pem, insecure).map_err(|error| of_file(error.to_string()))?,
-            host: host.clone(),
-            insecure,
-        })
+        let how = match transport {
+            Transport::Udp | Transport::Tcp => How::Plain,
+            Transport::Tls => {
+                let config = tls(&pem, insecure).map_err(|error| of_file(error.to_string()))?;
+                How::Tls(Arc::new(config))
+            }
+            Transport::Dtls => {
+                How::Dtls(dtls(&pem, insecure).map_err(|error| of_file(error.to_string()))?)
+            }
+        };
+        Ok(Self { how, host: host.clone(), insecure })
     }
 
     /// A TLS session that has yet to begin.
     ///
     /// # Errors
     /// In words, when the name is none that a certificate can have.
+    ///
+    /// # Panics
+    /// When the transport is another one.
     pub(super) fn tls_session(&self) -> Result<ClientConnection, String> {
+        let How::Tls(config) = &self.how else { panic!("made for another transport") };
         let name = match &self.host {
             Host::Ip(ip) => ServerName::IpAddress((*ip).into()),
             Host::Name(name) => {
                 ServerName::try_from(name.clone()).map_err(|error| error.to_string())?
             }
         };
-        let mut session = ClientConnection::new(Arc::clone(&self.tls), name)
-            .map_err(|error| error.to_string())?;
+        let mut session =
+            ClientConnection::new(Arc::clone(config), name).map_err(|error| error.to_string())?;
         // What is under way is bounded by the load, not by the session.
         session.set_buffer_limit(None);
         Ok(session)
@@ -72,8 +94,12 @@ impl Trust {
     ///
     /// # Errors
     /// What OpenSSL reports.
+    ///
+    /// # Panics
+    /// When the transport is another one.
     pub(super) fn dtls_session(&self) -> Result<Ssl, ErrorStack> {
-        let mut ssl = Ssl::new(&self.dtls)?;
+        let How::Dtls(context) = &self.how else { panic!("made for another transport") };
+        let mut ssl = Ssl::new(context)?;
         ssl.set_connect_state();
         ssl.set_mtu(DATAGRAM)?;
         match &self.host {
