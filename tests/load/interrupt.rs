@@ -11,27 +11,35 @@ const SOON: Duration = Duration::from_secs(3);
 
 #[test]
 fn an_interrupted_load_gives_back_what_it_has_and_tells_what_it_saw() {
-    for transport in ["udp", "tcp"] {
-        let mut server = Setup::new().start();
-        let uri = format!("turn:{}?transport={transport}", server.addr());
-        let alice = ["--user", "alice", "--password", "wonderland", "-n", "20", "--json"];
-        let long = ["--seconds", "600", "--warm-up", "0", "--rate", "500", "--progress"];
-        let arguments = [&["load", &uri][..], &alice, &long].concat();
-        let mut load = Process::spawn(&mut command(&arguments));
-        load.expect_line("packets/s", DEADLINE);
-        let started = Instant::now();
-        load.signal("INT");
-        assert_eq!(load.wait(DEADLINE).code(), Some(130));
-        assert!(started.elapsed() < SOON, "{:?}", started.elapsed());
-        load.expect_line("sturn: interrupted", DEADLINE);
-        load.expect_line("\"interrupted\": true", DEADLINE);
-        load.expect_line("\"lost\": 0", DEADLINE);
-        load.expect_line("\"given-back\": 20", DEADLINE);
-        load.expect_line("\"left-behind\": 0", DEADLINE);
-        server.stop();
-        let log = server.process().last_lines();
-        assert_eq!(log.matches("reason=deleted by client").count(), 20, "{transport}:\n{log}");
-    }
+    interrupted("udp");
+}
+
+#[test]
+fn an_interrupted_load_over_a_stream_does_as_well() {
+    interrupted("tcp");
+}
+
+#[track_caller]
+fn interrupted(transport: &str) {
+    let mut server = Setup::new().start();
+    let uri = format!("turn:{}?transport={transport}", server.addr());
+    let alice = ["--user", "alice", "--password", "wonderland", "-n", "20", "--json"];
+    let long = ["--seconds", "600", "--warm-up", "0", "--rate", "500", "--progress"];
+    let arguments = [&["load", &uri][..], &alice, &long].concat();
+    let mut load = Process::spawn(&mut command(&arguments));
+    load.expect_line("packets/s", DEADLINE);
+    let started = Instant::now();
+    load.signal("INT");
+    assert_eq!(load.wait(DEADLINE).code(), Some(130));
+    assert!(started.elapsed() < SOON, "{:?}", started.elapsed());
+    load.expect_line("sturn: interrupted", DEADLINE);
+    load.expect_line("\"interrupted\": true", DEADLINE);
+    load.expect_line("\"lost\": 0", DEADLINE);
+    load.expect_line("\"given-back\": 20", DEADLINE);
+    load.expect_line("\"left-behind\": 0", DEADLINE);
+    server.stop();
+    let log = server.process().last_lines();
+    assert_eq!(log.matches("reason=deleted by client").count(), 20, "{transport}:\n{log}");
 }
 
 #[test]

@@ -27,7 +27,7 @@ pub(super) struct Identity {
 #[derive(clap::Args)]
 pub(super) struct Credentials {
     /// User name; made up if there is a secret
-    #[arg(long, short, visible_alias = "username", value_name = "NAME")]
+    #[arg(long, short, alias = "username", value_name = "NAME")]
     user: Option<String>,
     /// Password of the user
     #[arg(long, value_name = "PASSWORD", requires = "user", group = "credential")]

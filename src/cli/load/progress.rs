@@ -179,6 +179,7 @@ impl Traffic {
             return Ok(());
         }
         if self.plan.work != Work::Allocate || is_about_credentials(failure.code) {
+            self.fall_back(index);
             return Err(Trouble::Refused(failure));
         }
         let measured = flow.measured;
@@ -202,7 +203,17 @@ impl Traffic {
             State::Opening => "ChannelBind",
             _ => "Refresh",
         };
+        self.fall_back(index);
         Err(Trouble::Silent { what, server: self.plan.server })
+    }
+
+    /// Nothing is waited for any more; what the client has it can give back.
+    fn fall_back(&mut self, index: usize) {
+        match self.flows[index].state {
+            State::Allocating => self.on_gone(index),
+            State::Opening => self.flows[index].state = State::Allocated,
+            _ => {}
+        }
     }
 
     /// Time has passed.

@@ -89,12 +89,13 @@ fn load(report: &Report, unit: &str) -> String {
             } else {
                 String::new()
             };
+            let s = if *allocations == 1 { "" } else { "s" };
             format!(
-                "{allocations} allocations, set up in {setup_seconds:.2} s; {} bytes{train} by {}, {}{way}, for {seconds:.1} s",
+                "{allocations} allocation{s}, set up in {setup_seconds:.2} s; {} bytes{train} by {}, {}{way}, for {seconds:.1} s",
                 media.payload, media.by, media.direction
             )
         }
-        None => format!("{unit} of {allocations} clients for {seconds:.1} s"),
+        None => format!("{unit} of {allocations} clients at once for {seconds:.1} s"),
     }
 }
 

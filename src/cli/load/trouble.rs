@@ -92,7 +92,10 @@ impl fmt::Display for Trouble {
 }
 
 fn refused(method: Method, code: u16, reason: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    write!(f, "{} is refused: {code} {reason}", method.name())?;
+    write!(f, "{} is refused: {code}", method.name())?;
+    if !reason.is_empty() {
+        write!(f, " {reason}")?;
+    }
     match hint(method, code) {
         Some(hint) => write!(f, ": {hint}"),
         None => Ok(()),
@@ -103,7 +106,7 @@ fn hint(method: Method, code: u16) -> Option<&'static str> {
     let peer = matches!(method, Method::CREATE_PERMISSION | Method::CHANNEL_BIND);
     Some(match code {
         300 => "it sends clients to another server; ask that one",
-        401 => "wrong user, password or secret",
+        401 => "wrong user, password or secret, or none given",
         403 if peer => {
             "allow the peer's address in the server (sturn: peers.allow; coturn: allowed-peer-ip, \
              allow-loopback-peers), choose another with --peer-address, or use --relay-to-relay"
