@@ -7,12 +7,12 @@ use crate::setup::Setup;
 
 #[test]
 fn servers_elsewhere_are_not_loaded_unasked() {
-    for uri in ["turn:192.0.2.1", "turn:[2001:db8::1]:3478?transport=tcp"] {
+    for uri in ["turn:198.51.100.1", "turn:[2001:db8::1]:3478?transport=tcp"] {
         load(uri, &[]).fails(64, "--i-own-this-server");
     }
     // Asked, it tries: nobody answers there, or no way leads there.
-    let run = load("turn:192.0.2.1", &["--i-own-this-server", "--peer-address", "192.0.2.7"]);
-    run.fails(64, "--peer-address 192.0.2.7");
+    let run = load("turn:198.51.100.1", &["--i-own-this-server", "--peer-address", "198.51.100.7"]);
+    run.fails(64, "--peer-address 198.51.100.7");
 }
 
 #[test]

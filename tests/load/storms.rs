@@ -76,3 +76,17 @@ fn binding_requests_are_answered() {
     let saturated = load(&format!("stun:{}", server.addr()), &["--work", "binding", "-n", "3"]);
     assert!(number(&saturated.report(), "delivered") > 1000, "{saturated}");
 }
+
+#[test]
+fn what_is_lost_is_counted() {
+    // Over own sockets all strangers are of one network, of which few are answered.
+    let server = Setup::new().set("limits.answers-per-prefix", "50").start();
+    let flood = ["--work", "binding", "-n", "2", "--rate", "5000", "--own-sockets"];
+    let run = load(&format!("stun:{}", server.addr()), &flood);
+    let report = run.report();
+    let [sent, delivered, lost] = ["sent", "delivered", "lost"].map(|name| number(&report, name));
+    assert_eq!(delivered + lost, sent, "{run}");
+    assert!(delivered <= 300 && lost >= 400, "{run}");
+    let loss = report["loss"].as_f64().unwrap();
+    assert!((loss - lost as f64 / sent as f64).abs() < 1e-9, "{run}");
+}

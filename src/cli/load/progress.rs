@@ -207,6 +207,15 @@ impl Traffic {
         Err(Trouble::Silent { what, server: self.plan.server })
     }
 
+    /// A connection has failed. Of a client that leaves, the allocation has ended with it.
+    pub(super) fn on_broken(&mut self, index: usize, trouble: Trouble) -> Result<(), Trouble> {
+        if self.leaving || self.flows[index].state == State::Leaving {
+            self.on_gone(index);
+            return Ok(());
+        }
+        Err(trouble)
+    }
+
     /// Nothing is waited for any more; what the client has it can give back.
     fn fall_back(&mut self, index: usize) {
         match self.flows[index].state {

@@ -68,7 +68,7 @@ mod tests {
         for local in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"] {
             assert!(is_local(local.parse().unwrap()), "{local}");
         }
-        for other in ["192.0.2.1", "2001:db8::1"] {
+        for other in ["198.51.100.1", "2001:db8::1"] {
             assert!(!is_local(other.parse().unwrap()), "{other}");
         }
         for interface in if_addrs::get_if_addrs().unwrap() {

@@ -214,15 +214,16 @@ impl Traffic {
         let stamp = Stamp { run: self.run, lane: lane as u16, sequence, sent: tick };
         let index = lanes[lane].flow;
         let flow = &mut flows[index];
-        let packet = match (way, flow.peer) {
-            (Way::Down, _) => {
-                let to = flow.relayed.unwrap_or(plan.server);
+        let packet = match way {
+            Way::Down => {
+                let to = flow.relayed.expect("a load begins when all have an allocation");
                 let path = Path { socket: PEERS, from: None, to };
                 outbox.push(sockets, path, &Packet::from_peer(stamp, plan.payload));
                 return;
             }
-            (Way::Binding, _) | (_, None) => Packet::binding(stamp),
-            (Way::Up | Way::Across, Some(peer)) => {
+            Way::Binding => Packet::binding(stamp),
+            Way::Up | Way::Across => {
+                let peer = flow.peer.expect("a load begins when all have a peer");
                 let is_stream = plan.transport.is_stream();
                 Packet::to_peer(plan.by, peer, is_stream, stamp, plan.payload)
             }
@@ -240,7 +241,13 @@ impl Traffic {
         while let Some(index) = self.to_flush.pop() {
             let flow = &mut self.flows[index];
             let Some(Link::Stream(stream)) = &mut flow.link else { continue };
-            let awaits_room = !stream.flush()?;
+            let awaits_room = match stream.flush() {
+                Ok(done) => !done,
+                Err(trouble) => {
+                    self.on_broken(index, trouble)?;
+                    continue;
+                }
+            };
             if awaits_room != flow.awaits_room {
                 flow.awaits_room = awaits_room;
                 let interest = if awaits_room { Interest::READ_WRITE } else { Interest::READ };
@@ -282,7 +289,8 @@ impl Traffic {
                 dtls.take(datagram);
                 self.touched.push(index);
                 if self.flows[index].state != State::Connecting {
-                    self.read_dtls(index, tick)?;
+                    let read = self.read_dtls(index, tick);
+                    return read.or_else(|trouble| self.on_broken(index, trouble));
                 }
             }
             _ => {}
@@ -306,6 +314,11 @@ impl Traffic {
 
     /// A connection with something to read, or with room to write.
     pub(super) fn on_stream(&mut self, index: usize, at: Instant) -> Result<(), Trouble> {
+        let read = self.read_stream(index, at);
+        read.or_else(|trouble| self.on_broken(index, trouble))
+    }
+
+    fn read_stream(&mut self, index: usize, at: Instant) -> Result<(), Trouble> {
         let Some(Link::Stream(stream)) = &mut self.flows[index].link else { return Ok(()) };
         self.touched.push(index);
         self.to_flush.push(index);
