@@ -9,6 +9,7 @@ mod check;
 mod credentials;
 mod explain;
 mod generate;
+mod load;
 mod nat;
 mod probe;
 mod resolve;
@@ -57,6 +58,8 @@ enum Command {
     Nat(nat::Args),
     /// Diagnose a STUN or TURN server end to end
     Probe(probe::Args),
+    /// Load a STUN or TURN server and measure what it delivers
+    Load(load::Args),
     /// Make man pages and shell completions
     Generate(generate::Args),
 }
@@ -74,6 +77,7 @@ pub fn main() -> ExitCode {
         Command::Explain(args) => explain::run(args),
         Command::Nat(args) => return nat::run(&args),
         Command::Probe(args) => return probe::run(args),
+        Command::Load(args) => return load::run(&args),
         Command::Generate(args) => generate::run(args),
     };
     match done {
