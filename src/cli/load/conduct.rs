@@ -227,19 +227,25 @@ impl Conductor<'_> {
 impl Outcome {
     /// What went wrong, if only that nothing came out.
     pub(super) fn trouble(&mut self, plan: &Plan) -> Option<Trouble> {
+        if self.trouble.is_some() || self.times.is_none() || self.interrupted {
+            return self.trouble.take();
+        }
         let tally = &self.tally;
-        let nothing =
-            self.times.is_some() && !self.interrupted && tally.sent > 0 && tally.delivered == 0;
         let method = match plan.work {
+            Work::Media => {
+                let (way, sent) = tally.closed_way()?;
+                return Some(Trouble::NothingArrived { way, sent });
+            }
+            Work::Allocate => Method::ALLOCATE,
             Work::Binding => Method::BINDING,
-            _ => Method::ALLOCATE,
         };
-        let nothing_arrived = match tally.refused.keys().next() {
+        if tally.sent == 0 || tally.delivered > 0 {
+            return None;
+        }
+        Some(match tally.refused.keys().next() {
             Some(code) => Trouble::AllRefused { method, code: *code },
-            None if plan.work == Work::Media => Trouble::NothingArrived { sent: tally.sent },
             None => Trouble::Silent { what: method.name(), server: plan.server },
-        };
-        self.trouble.take().or(nothing.then_some(nothing_arrived))
+        })
     }
 }
 

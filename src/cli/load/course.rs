@@ -27,6 +27,18 @@ pub(super) enum Way {
     Binding,
 }
 
+impl Way {
+    /// In words.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Up => "from clients to peers",
+            Self::Down => "from peers to clients",
+            Self::Across => "from relay to relay",
+            Self::Binding => "to the server and back",
+        }
+    }
+}
+
 /// How fast packets leave.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Pace {

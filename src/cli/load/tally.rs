@@ -11,6 +11,8 @@ pub(super) struct Tally {
     pub(super) sent: u64,
     /// Those that arrived, or were granted.
     pub(super) delivered: u64,
+    /// Packets sent and delivered by the way they go: one may be closed.
+    pub(super) ways: BTreeMap<&'static str, (u64, u64)>,
     /// Those that this host did not send.
     pub(super) unsent: u64,
     /// Those that were refused, by the code of the error response.
@@ -32,6 +34,7 @@ impl Tally {
         Self {
             sent: 0,
             delivered: 0,
+            ways: BTreeMap::new(),
             unsent: 0,
             refused: BTreeMap::new(),
             duplicates: 0,
@@ -47,6 +50,10 @@ impl Tally {
     pub(super) fn add(&mut self, other: &Self) {
         self.sent += other.sent;
         self.delivered += other.delivered;
+        for (way, (sent, delivered)) in &other.ways {
+            let sum = self.ways.entry(*way).or_default();
+            *sum = (sum.0 + sent, sum.1 + delivered);
+        }
         self.unsent += other.unsent;
         for (code, count) in &other.refused {
             *self.refused.entry(*code).or_default() += count;
@@ -57,6 +64,13 @@ impl Tally {
         self.latency.add(&other.latency);
         self.given_back += other.given_back;
         self.left_behind += other.left_behind;
+    }
+
+    /// A way on which nothing of what was sent has arrived, and how much that was.
+    pub(super) fn closed_way(&self) -> Option<(&'static str, u64)> {
+        let closed = |(sent, delivered): &(u64, u64)| *sent > 0 && *delivered == 0;
+        let found = self.ways.iter().find(|(_, counts)| closed(counts));
+        found.map(|(way, (sent, _))| (*way, *sent))
     }
 
     /// What was sent, and neither arrived nor was refused.

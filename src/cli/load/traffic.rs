@@ -1,5 +1,6 @@
 //! The clients of one thread, their peers, and the packets between them.
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -24,6 +25,9 @@ pub(super) const STREAMS: u64 = 1 << 32;
 /// Room for what arrives between two looks, in bytes; the kernel gives what it may.
 const MANY: usize = 4 << 20;
 const FEW: usize = 1 << 19;
+/// Below the ports that servers relay at (49152 and up) and those that the kernel gives.
+const PEER_PORTS: std::ops::Range<u16> = 10_000..20_000;
+const PEER_PORT_ATTEMPTS: u32 = 300;
 /// One packet in so many is compared byte by byte.
 const COMPARED: u32 = 64;
 
@@ -446,10 +450,13 @@ impl Traffic {
             return;
         }
         self.tally.unsent = self.outbox.take_unsent();
-        for lane in &self.lanes {
-            let (sent, delivered) = lane.measured();
+        for course in &self.courses {
+            let counts = self.lanes[course.lanes.clone()].iter().map(Lane::measured);
+            let (sent, delivered) =
+                counts.fold((0, 0), |sum, lane| (sum.0 + lane.0, sum.1 + lane.1));
             self.tally.sent += sent;
             self.tally.delivered += delivered;
+            self.tally.ways.insert(course.way.name(), (sent, delivered));
         }
     }
 }
@@ -463,9 +470,7 @@ pub(super) fn now() -> Now {
 /// The peers' socket, and those that `clients` need.
 fn sockets(plan: &Plan, clients: usize) -> Result<Vec<UdpSocket>, Trouble> {
     let options = UdpOptions { recv_buffer: Some(MANY), offload: true, ..UdpOptions::default() };
-    let peers = UdpSocket::bind(SocketAddr::new(plan.peer, 0), &options)
-        .map_err(|why| Trouble::PeerAddress { address: plan.peer, why })?;
-    let mut sockets = vec![peers];
+    let mut sockets = vec![peers_socket(plan.peer, &options)?];
     if plan.transport.is_stream() {
         return Ok(sockets);
     }
@@ -477,6 +482,23 @@ fn sockets(plan: &Plan, clients: usize) -> Result<Vec<UdpSocket>, Trouble> {
         }
     }
     Ok(sockets)
+}
+
+/// At a port that is most likely none of the server's relay ports: what is sent to one of
+/// these on the server's own address is for another of its clients.
+fn peers_socket(address: IpAddr, options: &UdpOptions) -> Result<UdpSocket, Trouble> {
+    let count = PEER_PORTS.len() as u32;
+    // Runs at the same time begin at different ones.
+    let first = std::process::id() % count;
+    let ports = (0..count.min(PEER_PORT_ATTEMPTS))
+        .map(|nth| PEER_PORTS.start + ((first + nth) % count) as u16);
+    for port in ports.chain([0]) {
+        match UdpSocket::bind(SocketAddr::new(address, port), options) {
+            Err(why) if why.kind() == io::ErrorKind::AddrInUse && port != 0 => {}
+            bound => return bound.map_err(|why| Trouble::PeerAddress { address, why }),
+        }
+    }
+    unreachable!("port 0 ends the loop")
 }
 
 fn own_options() -> UdpOptions {

@@ -35,7 +35,7 @@ pub(super) enum Trouble {
     /// Every request was refused.
     AllRefused { method: Method, code: u16 },
     /// Nothing of what was sent has arrived.
-    NothingArrived { sent: u64 },
+    NothingArrived { way: &'static str, sent: u64 },
 }
 
 impl Trouble {
@@ -83,9 +83,10 @@ impl fmt::Display for Trouble {
             Self::PeerAddress { address, why } => {
                 write!(f, "--peer-address {address}: {why}: it has to be an address of this host")
             }
-            Self::NothingArrived { sent } => write!(
+            Self::NothingArrived { way, sent } => write!(
                 f,
-                "nothing came out of the relay, of {sent} packets: can the relayed address and the peer's reach each other? See --peer-address"
+                "nothing arrived {way}, of {sent} packets: can the relayed address and the peer's \
+                 reach each other (--peer-address)? Is the peer's port one of the server's relay ports?"
             ),
         }
     }
