@@ -50,7 +50,9 @@ pub(crate) fn measure(
     load.run(warm_up)?;
     let watch = Watch::start(pid, load.done)?;
     load.run(duration)?;
-    watch.stop(load.done)
+    let tally = watch.stop(load.done)?;
+    load.finish()?;
+    Ok(tally)
 }
 
 /// What a client waits for.
@@ -60,6 +62,8 @@ enum Stage {
     Challenge,
     Allocation,
     Release,
+    /// Nothing: it is at the end of its cycle, and so is the load.
+    Through,
 }
 
 struct Client {
@@ -82,6 +86,10 @@ struct Load<'a> {
     next_address: usize,
     serial: u64,
     done: u64,
+    /// Whether clients that are through are not replaced.
+    ending: bool,
+    /// Clients that are through and were not replaced.
+    through: usize,
     /// Clients whose request is to be sent.
     ready: Vec<usize>,
     incoming: Batch,
@@ -109,6 +117,8 @@ impl<'a> Load<'a> {
             next_address: serial as usize % ADDRESSES,
             serial,
             done: 0,
+            ending: false,
+            through: 0,
             ready: Vec::with_capacity(window),
             incoming: Batch::new(BATCH),
             outgoing: Batch::new(BATCH),
@@ -118,10 +128,22 @@ impl<'a> Load<'a> {
     }
 
     fn run(&mut self, duration: Duration) -> io::Result<()> {
-        let (start, mut look) = (Instant::now(), Instant::now());
+        let start = Instant::now();
+        self.run_until(|_, now| now - start >= duration)
+    }
+
+    /// Lets every client come to the end of its cycle: an allocation that is left
+    /// behind refuses the client that has its address after it.
+    fn finish(&mut self) -> io::Result<()> {
+        self.ending = true;
+        self.run_until(|this, _| this.through == this.clients.len())
+    }
+
+    fn run_until(&mut self, over: impl Fn(&Self, Instant) -> bool) -> io::Result<()> {
+        let mut look = Instant::now();
         loop {
             let now = Instant::now();
-            if now - start >= duration {
+            if over(self, now) {
                 return Ok(());
             }
             if now < look {
@@ -153,7 +175,8 @@ impl<'a> Load<'a> {
         let id = answer.id();
         let number = u32::from_be_bytes([id[0], id[1], id[2], id[3]]) as usize;
         // Answered twice, because it was asked twice.
-        let Some(client) = self.clients.get(number).filter(|client| client.id == id) else {
+        let waits = |client: &&Client| client.id == id && client.stage != Stage::Through;
+        let Some(client) = self.clients.get(number).filter(waits) else {
             return Ok(());
         };
         let (stage, index) = (client.stage, client.index);
@@ -174,7 +197,12 @@ impl<'a> Load<'a> {
         match stage {
             Stage::Binding | Stage::Release => {
                 self.done += 1;
-                self.begin(number);
+                if self.ending {
+                    self.clients[number].stage = Stage::Through;
+                    self.through += 1;
+                } else {
+                    self.begin(number);
+                }
             }
             Stage::Challenge => {
                 let login = Login::answer_to(answer, self.clients[number].login.as_ref());
@@ -183,6 +211,7 @@ impl<'a> Load<'a> {
                 self.ask(number, Stage::Allocation);
             }
             Stage::Allocation => self.ask(number, Stage::Release),
+            Stage::Through => {}
         }
         Ok(())
     }
@@ -212,7 +241,7 @@ impl<'a> Load<'a> {
                 requests::allocate_as(&mut client.request, id, login);
             }
             (Stage::Release, Some(login)) => requests::release(&mut client.request, id, login),
-            (Stage::Challenge | Stage::Allocation | Stage::Release, _) => {
+            (Stage::Challenge | Stage::Allocation | Stage::Release | Stage::Through, _) => {
                 requests::allocate(&mut client.request, id);
             }
         }
@@ -236,7 +265,7 @@ impl<'a> Load<'a> {
 
     fn retransmit(&mut self, now: Instant) -> io::Result<()> {
         for (number, client) in self.clients.iter_mut().enumerate() {
-            if now - client.sent > RETRANSMIT {
+            if client.stage != Stage::Through && now - client.sent > RETRANSMIT {
                 client.retransmissions += 1;
                 if client.retransmissions > RETRANSMISSIONS {
                     let stage = client.stage;

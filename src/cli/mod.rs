@@ -5,10 +5,12 @@
 
 #![forbid(unsafe_code)]
 
+mod authorities;
 mod check;
 mod credentials;
 mod explain;
 mod generate;
+mod identity;
 mod load;
 mod nat;
 mod probe;

@@ -445,7 +445,7 @@ static TCP: &[Key] = &[
 static UDP: &[Key] = &[key!(
     "udp.offload", udp.offload, Flag,
     doc: "Pass datagrams that belong together to and from the kernel as one (UDP GSO and GRO).",
-    more: "It saves more than half of the CPU time; turn it off where a network driver gets it wrong.",
+    more: "Bursts cost a fraction of the CPU time then; turn it off where a network driver gets it wrong.",
 )];
 
 static BACKENDS: &[Key] = &[

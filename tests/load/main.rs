@@ -5,6 +5,9 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[path = "../support/turnserver.rs"]
+mod turnserver;
+
 #[path = "../serve/setup.rs"]
 #[allow(dead_code, reason = "shared with the tests of the server")]
 mod setup;

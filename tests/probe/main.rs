@@ -6,6 +6,10 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[path = "../support/turnserver.rs"]
+#[allow(dead_code, reason = "shared with the tests of sturn load")]
+mod turnserver;
+
 #[path = "../serve/setup.rs"]
 #[allow(dead_code, reason = "shared with the tests of the server")]
 mod setup;

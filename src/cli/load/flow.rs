@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::identity::Identity;
+use super::super::identity::Identity;
 use super::link::Link;
 use super::outbox::Path;
 use super::trouble::Trouble;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 
-use super::identity::Identity;
+use super::super::identity::Identity;
 use super::trust::Trust;
 use crate::net::Transport;
 

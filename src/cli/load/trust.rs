@@ -1,6 +1,5 @@
 //! Which certificates are good enough, for TLS and for DTLS.
 
-use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -9,19 +8,15 @@ use openssl::ssl::{Ssl, SslContext, SslMethod, SslOptions, SslVerifyMode, SslVer
 use openssl::x509::X509;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{
-    ClientConfig, ClientConnection, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
-};
+use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, Error, SignatureScheme};
 
+use super::super::authorities::{self, ALPN_TURN};
 use crate::client::Host;
 use crate::net::Transport;
 
 /// Longest datagram of a DTLS handshake in bytes: every path takes it.
 const DATAGRAM: u32 = 1200;
-/// RFC 7443.
-const ALPN_TURN: &[u8] = b"stun.turn";
 
 /// Makes the sessions of clients.
 pub(super) struct Trust {
@@ -49,21 +44,16 @@ impl Trust {
         ca: Option<&Path>,
         insecure: bool,
     ) -> Result<Self, String> {
-        let pem = ca.map(fs::read).transpose();
-        let of_file = |error: String| format!("{}: {error}", ca.unwrap_or(Path::new("")).display());
-        let pem = pem.map_err(|error| of_file(error.to_string()))?.unwrap_or_default();
-        if ca.is_some() && CertificateDer::pem_slice_iter(&pem).next().is_none() {
-            return Err(of_file("no certificate in PEM form in it".to_owned()));
-        }
+        let more = authorities::in_file(ca)?;
+        let of_file = |error: &dyn std::fmt::Display| {
+            format!("{}: {error}", ca.unwrap_or(Path::new("")).display())
+        };
         let how = match transport {
             Transport::Udp | Transport::Tcp => How::Plain,
             Transport::Tls => {
-                let config = tls(&pem, insecure).map_err(|error| of_file(error.to_string()))?;
-                How::Tls(Arc::new(config))
+                How::Tls(Arc::new(tls(more, insecure).map_err(|error| of_file(&error))?))
             }
-            Transport::Dtls => {
-                How::Dtls(dtls(&pem, insecure).map_err(|error| of_file(error.to_string()))?)
-            }
+            Transport::Dtls => How::Dtls(dtls(&more, insecure).map_err(|error| of_file(&error))?),
         };
         Ok(Self { how, host: host.clone(), insecure })
     }
@@ -77,12 +67,7 @@ impl Trust {
     /// When the transport is another one.
     pub(super) fn tls_session(&self) -> Result<ClientConnection, String> {
         let How::Tls(config) = &self.how else { panic!("made for another transport") };
-        let name = match &self.host {
-            Host::Ip(ip) => ServerName::IpAddress((*ip).into()),
-            Host::Name(name) => {
-                ServerName::try_from(name.clone()).map_err(|error| error.to_string())?
-            }
-        };
+        let name = authorities::name_of(&self.host).map_err(|error| error.to_string())?;
         let mut session =
             ClientConnection::new(Arc::clone(config), name).map_err(|error| error.to_string())?;
         // What is under way is bounded by the load, not by the session.
@@ -116,7 +101,7 @@ impl Trust {
     }
 }
 
-fn tls(pem: &[u8], insecure: bool) -> Result<ClientConfig, Error> {
+fn tls(more: Vec<CertificateDer<'static>>, insecure: bool) -> Result<ClientConfig, Error> {
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()?;
@@ -124,17 +109,14 @@ fn tls(pem: &[u8], insecure: bool) -> Result<ClientConfig, Error> {
         let verifier = Arc::new(Anybody(provider));
         builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth()
     } else {
-        let mut roots = RootCertStore::empty();
-        // A system without any is no reason to stop.
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        roots.add_parsable_certificates(CertificateDer::pem_slice_iter(pem).flatten());
+        let roots = authorities::of_system_and(more)?;
         builder.with_root_certificates(roots).with_no_client_auth()
     };
     config.alpn_protocols = vec![ALPN_TURN.to_vec()];
     Ok(config)
 }
 
-fn dtls(pem: &[u8], insecure: bool) -> Result<SslContext, ErrorStack> {
+fn dtls(more: &[CertificateDer<'_>], insecure: bool) -> Result<SslContext, ErrorStack> {
     let mut context = SslContext::builder(SslMethod::dtls_client())?;
     context.set_options(SslOptions::NO_QUERY_MTU);
     context.set_min_proto_version(Some(SslVersion::DTLS1_2))?;
@@ -144,8 +126,8 @@ fn dtls(pem: &[u8], insecure: bool) -> Result<SslContext, ErrorStack> {
     } else {
         context.set_verify(SslVerifyMode::PEER);
         context.set_default_verify_paths()?;
-        for authority in X509::stack_from_pem(pem)? {
-            context.cert_store_mut().add_cert(authority)?;
+        for authority in more {
+            context.cert_store_mut().add_cert(X509::from_der(authority)?)?;
         }
     }
     Ok(context.build())

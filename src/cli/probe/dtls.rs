@@ -11,8 +11,9 @@ use rustls::pki_types::CertificateDer;
 use tokio::net::UdpSocket;
 use tokio::time::{Duration, Instant, timeout_at};
 
+use super::super::authorities::ALPN_TURN;
 use super::link::LinkError;
-use super::tls::{ALPN_TURN, Broken, Handshake, Secure, Trust};
+use super::tls::{Broken, Handshake, Secure, Trust};
 use crate::client::Host;
 
 /// Longest datagram of the handshake in bytes: every path takes it.

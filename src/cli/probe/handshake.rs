@@ -7,10 +7,11 @@ use std::time::Duration;
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::Instant;
 
+use super::super::identity::Identity;
 use super::calendar;
 use super::certificate::{self, Certificate};
 use super::finding::Finding;
-use super::link::{self, Identity, Link, LinkError, Socket, now};
+use super::link::{self, Link, LinkError, Socket, now};
 use super::tap::Speaker;
 use super::tell::describe;
 use super::tls::{Broken, Handshake, Secure};

@@ -10,6 +10,7 @@ use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
+use super::super::identity::Identity;
 use super::dtls::Dtls;
 use super::tap::{Speaker, Tap};
 use crate::client::{Client, Config, Event, Failure, Problem, Retransmission, Transaction};
@@ -21,13 +22,6 @@ const BUFFER: usize = 65_536;
 const FAREWELL: Duration = Duration::from_millis(800);
 /// Data from peers that nobody has taken yet; more is lost.
 const BACKLOG: usize = 4096;
-
-/// Who to be for the server.
-#[derive(Clone, Default)]
-pub(super) struct Identity {
-    pub(super) username: String,
-    pub(super) password: String,
-}
 
 /// A socket and its client.
 pub(super) struct Link {

@@ -43,10 +43,8 @@ mod text;
 mod tls;
 mod walk;
 
-use std::env;
-use std::fs;
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path as File, PathBuf};
+use std::path::PathBuf;
 use std::pin::pin;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -55,17 +53,16 @@ use tokio::signal::ctrl_c;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::identity::{self, Login, LoginArgs};
 use super::resolve::{Resolution, ResolveError, Resolver, Srv, Target};
 use super::screen::escaped_json;
 use super::{Failure, print, tell};
-use crate::auth::time_limited::{self, Mac};
 use crate::client::{Host, Protocol, Uri};
 use crate::config::parse_duration;
 use crate::daemon::Exit;
 use crate::net::{Family, Transport};
 use browser::Browser;
 use finding::Finding;
-use link::Identity;
 use report::{Path, Report, Resolved, Step, Verdict, judge};
 use settings::{Credentials, Settings};
 use statistics::milliseconds;
@@ -73,14 +70,10 @@ use text::Console;
 use tls::Trust;
 use walk::walk;
 
-const PASSWORD_VARIABLE: &str = "STURN_PASSWORD";
-const SECRET_VARIABLE: &str = "STURN_SECRET";
 /// Who a credential is made for that nobody named a user for.
 const DEFAULT_USER: &str = "sturn-probe";
 /// How long a credential is valid that is made for the probe, in seconds.
 const VALIDITY: u64 = 3600;
-/// Smaller numbers in a user name are no times: this is in 2001.
-const FIRST_END: u64 = 1_000_000_000;
 /// The longest wait for one answer.
 const MAX_PATIENCE: Duration = Duration::from_secs(5);
 /// The least that a wide-area network needs.
@@ -112,21 +105,8 @@ pub(super) struct Args {
     /// The server: stun:, stuns:, turn: or turns:
     #[arg(value_name = "URI")]
     uri: Uri,
-    /// User name; made up if there is a secret
-    #[arg(long, short, value_name = "NAME")]
-    user: Option<String>,
-    /// Password of the user
-    #[arg(long, value_name = "PASSWORD", requires = "user", group = "credential")]
-    password: Option<String>,
-    /// File with the password
-    #[arg(long, value_name = "FILE", requires = "user", group = "credential")]
-    password_file: Option<PathBuf>,
-    /// Shared secret to make a time-limited credential with
-    #[arg(long, value_name = "SECRET", group = "credential")]
-    secret: Option<String>,
-    /// File with the shared secret
-    #[arg(long, value_name = "FILE", group = "credential")]
-    secret_file: Option<PathBuf>,
+    #[command(flatten)]
+    login: LoginArgs,
     /// IPv4 only
     #[arg(short = '4', long = "ipv4", conflicts_with = "v6")]
     v4: bool,
@@ -348,74 +328,21 @@ fn family(args: &Args) -> Option<Family> {
     asked.or(args.source.map(Family::of))
 }
 
-/// Who to be: what options say, or else the environment.
+/// Who to be, if anybody.
 fn credentials(args: &Args) -> Result<Option<Credentials>, Failure> {
-    let variable = |name| env::var(name).ok().filter(|value| !value.is_empty());
-    let password = match &args.password_file {
-        Some(file) => Some(read_secret(file)?),
-        None => args.password.clone(),
-    };
-    let secret = match &args.secret_file {
-        Some(file) => Some(read_secret(file)?),
-        None => args.secret.clone(),
-    };
-    let user = args.user.clone();
-    match (password, secret) {
-        (Some(password), _) => Ok(user.map(|user| known(user, password))),
-        (None, Some(secret)) => Ok(Some(made(user, &secret))),
-        (None, None) => match (variable(PASSWORD_VARIABLE), variable(SECRET_VARIABLE), user) {
-            (Some(password), _, Some(user)) => Ok(Some(known(user, password))),
-            (_, Some(secret), user) => Ok(Some(made(user, &secret))),
-            (_, None, None) => Ok(None),
-            (None, None, Some(_)) => Err(Failure::new(
-                Exit::Usage,
-                format!(
-                    "sturn: no password for --user: give --password-file, --secret-file, \
-                     {PASSWORD_VARIABLE} or {SECRET_VARIABLE}"
-                ),
-            )),
-        },
-    }
-}
-
-fn known(username: String, password: String) -> Credentials {
-    let expires = expiry(&username);
-    Credentials { identity: Identity { username, password }, expires, from_secret: false }
-}
-
-/// The end that a user name tells. People have numbers for names, too: `1001` is no
-/// time that anybody means.
-fn expiry(username: &str) -> Option<u64> {
-    time_limited::parse(username, ':').map(|parts| parts.expires).filter(|end| *end >= FIRST_END)
-}
-
-/// A user name that has a time in it is taken as it is.
-fn made(user: Option<String>, secret: &str) -> Credentials {
-    let user = user.unwrap_or_else(|| DEFAULT_USER.to_owned());
-    let (username, password, expires) = match expiry(&user) {
-        Some(expires) => {
-            let password = time_limited::password(secret, &user, Mac::Sha1);
-            (user, password, expires)
+    Ok(match args.login.login()? {
+        Login::Nobody => None,
+        Login::User(identity) => {
+            let expires = identity::expiry(&identity.username);
+            Some(Credentials { identity, expires, from_secret: false })
         }
-        None => {
-            let expires = link::now().unix_secs().saturating_add(VALIDITY);
-            let (name, password) = time_limited::issue(secret, &user, expires, Mac::Sha1, ':');
-            (name, password, expires)
+        Login::Secret { secret, user } => {
+            let until = link::now().unix_secs().saturating_add(VALIDITY);
+            let user = user.as_deref().unwrap_or(DEFAULT_USER);
+            let (identity, end) = identity::made(&secret, user, until);
+            Some(Credentials { identity, expires: Some(end), from_secret: true })
         }
-    };
-    Credentials {
-        identity: Identity { username, password },
-        expires: Some(expires),
-        from_secret: true,
-    }
-}
-
-fn read_secret(file: &File) -> Result<String, Failure> {
-    let text = fs::read_to_string(file).map_err(|error| {
-        Failure::new(Exit::NoInput, format!("sturn: {}: {error}", file.display()))
-    })?;
-    // Editors end a file with a line feed that is no part of the secret.
-    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+    })
 }
 
 fn parse_timeout(text: &str) -> Result<Duration, String> {
@@ -434,21 +361,6 @@ fn parse_name_server(text: &str) -> Result<SocketAddr, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_time_limited_credential_is_that_of_the_server() {
-        // printf '1700000000:alice' | openssl dgst -sha1 -hmac secret -binary | base64
-        let given = made(Some("1700000000:alice".to_owned()), "secret");
-        assert_eq!(given.identity.username, "1700000000:alice");
-        assert_eq!(given.identity.password, "d8soP47RbdIKLDUOpnJPVQyq5Ts=");
-        assert_eq!(given.expires, Some(1_700_000_000));
-        let numbered = made(Some("1001".to_owned()), "secret");
-        assert!(numbered.identity.username.ends_with(":1001"), "an extension, not a time");
-        assert_eq!(known("1001".to_owned(), String::new()).expires, None);
-        let fresh = made(None, "secret");
-        assert!(fresh.identity.username.ends_with(":sturn-probe"));
-        assert!(fresh.expires.unwrap() > link::now().unix_secs());
-    }
 
     #[test]
     fn silence_everywhere_else_leaves_time_for_the_last_way() {

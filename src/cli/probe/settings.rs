@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::link::Identity;
+use super::super::identity::Identity;
 use super::tls::Trust;
 use crate::client::Uri;
 

@@ -8,25 +8,22 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{
-    AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore,
-    SignatureScheme,
+    AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, Error, SignatureScheme,
 };
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::super::authorities::{self, ALPN_TURN};
 use super::certificate::Certificate;
 use super::dtls::Dtls;
 use super::finding::Finding;
 use super::link::LinkError;
 use crate::client::Host;
 
-/// RFC 7443.
-pub(super) const ALPN_TURN: &[u8] = b"stun.turn";
 /// A certificate with less left than this should have been renewed.
 const SOON: u64 = 14 * 86_400;
 
@@ -72,15 +69,9 @@ impl Trust {
     /// # Errors
     /// When the file cannot be read or has no certificate in it.
     pub(super) fn load(file: Option<&Path>) -> Result<Self, String> {
-        let mut roots = RootCertStore::empty();
-        // A system without any, or with a broken one, is no reason to stop: what it
-        // does not know is reported as unknown.
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        if let Some(file) = file {
-            for certificate in read_pem(file)? {
-                roots.add(certificate).map_err(|error| format!("{}: {error}", file.display()))?;
-            }
-        }
+        let more = authorities::in_file(file)?;
+        let roots = authorities::of_system_and(more)
+            .map_err(|error| format!("{}: {error}", file.unwrap_or(Path::new("")).display()))?;
         let provider = Arc::new(ring::default_provider());
         let verifier =
             WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
@@ -101,7 +92,8 @@ impl Trust {
         let recorder =
             Arc::new(Recorder { trust: self.clone(), insecure, seen: Mutex::new(Seen::default()) });
         let stream = match self.config(&recorder, alpn).and_then(|config| {
-            let name = server_name(host).map_err(|error| Error::General(error.to_string()))?;
+            let name =
+                authorities::name_of(host).map_err(|error| Error::General(error.to_string()))?;
             Ok(TlsConnector::from(Arc::new(config)).connect(name, stream))
         }) {
             Ok(connecting) => match timeout_at(deadline, connecting).await {
@@ -124,7 +116,7 @@ impl Trust {
         host: &Host,
     ) -> (Option<Certificate>, Option<Finding>) {
         let Some((leaf, intermediates)) = chain.split_first() else { return (None, None) };
-        let verified = server_name(host)
+        let verified = authorities::name_of(host)
             .map_err(|error| Error::General(error.to_string()))
             .and_then(|name| self.verify(leaf, intermediates, &name, &[], UnixTime::now()));
         describe(&Seen { chain: chain.to_vec(), problem: verified.err() }, host)
@@ -204,24 +196,6 @@ fn describe(seen: &Seen, host: &Host) -> (Option<Certificate>, Option<Finding>) 
     let problem = seen.problem.as_ref();
     let problem = problem.map(|error| finding(error, certificate.as_ref(), &seen.chain, host, now));
     (certificate, problem)
-}
-
-fn server_name(host: &Host) -> Result<ServerName<'static>, rustls::pki_types::InvalidDnsNameError> {
-    match host {
-        Host::Ip(ip) => Ok(ServerName::IpAddress((*ip).into())),
-        Host::Name(name) => ServerName::try_from(name.clone()),
-    }
-}
-
-fn read_pem(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let name = file.display();
-    let certificates: Result<Vec<_>, _> =
-        CertificateDer::pem_file_iter(file).map_err(|error| format!("{name}: {error}"))?.collect();
-    let certificates = certificates.map_err(|error| format!("{name}: {error}"))?;
-    if certificates.is_empty() {
-        return Err(format!("{name}: no certificate in PEM form in it"));
-    }
-    Ok(certificates)
 }
 
 fn broken(error: io::Error) -> Broken {
